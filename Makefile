@@ -1,0 +1,46 @@
+# make run    execute every lesson into build/ (an HTML page each, an index)
+# make test   everything: builds, style, tests, every notebook re-run and compared
+# make lab    open JupyterLab on the first lesson
+# make bench  measure speed against the reference implementations
+# Each makes .venv first if it is missing. Another Python: make run PYTHON=python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+NEEDS := pyproject.toml constraints.txt Makefile
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test lab bench clean
+
+run: .venv/run.stamp
+	$(BIN)/lessons run
+
+lab: .venv/run.stamp
+	$(BIN)/lessons lab
+
+test: .venv/test.stamp
+	@start=$$(date +%s); $(BIN)/python tests/run_all.py && \
+	echo "make test took $$(( $$(date +%s) - start )) s"
+
+bench: .venv/test.stamp
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv build
+
+# The package, what it needs, and this Python as the notebooks' kernel.
+.venv/run.stamp: $(NEEDS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "$(PYTHON) is older than Python 3.11: name another one, as in make run PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+	{ echo "no virtual environment could be made (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@echo "Installing into .venv: about 5 GB with the default wheels of torch, two minutes on a fast line."
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+# kornia and panopticapi-lite are compared with, not used: without their dependencies,
+# which would pull in other versions of ours.
+.venv/test.stamp: .venv/run.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps kornia kornia-rs panopticapi-lite
+	@touch $@

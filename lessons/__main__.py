@@ -1,0 +1,3 @@
+from lessons.kit.cli import main
+
+main()

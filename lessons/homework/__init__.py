@@ -1,0 +1,1 @@
+"""The homework of each lesson: its exercises and the mistakes that are known by name."""

@@ -1,0 +1,189 @@
+"""The shared words: an image's answer is a set of (class, mask) pairs.
+
+`Segments` is that set, `Sample` an image with its set, `Category` the name of a class.
+What can be computed from the masks (boxes, areas, the semantic map) is a function here and
+is never stored beside them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+VOID = 255
+"""The label of a pixel that belongs to no segment, in a semantic map."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class: its name, whether it is countable (a thing) or not (stuff), and its colour."""
+
+    name: str
+    is_thing: bool
+    color: tuple[int, int, int]  # RGB, 0 … 255
+
+
+@dataclass
+class Segments:
+    """n (class, mask) pairs of one image: the ground truth {(c_k, m_k)} or a prediction.
+
+    `labels` are 0 … K−1, an index into the data set's categories. `scores` belong to
+    predictions, `is_crowd` (a group too dense to be told apart) to ground truth.
+    Raises ValueError where the fields do not have the same length n.
+    """
+
+    masks: Bool[Tensor, "n h w"]
+    labels: Int[Tensor, "n"]
+    scores: Float[Tensor, "n"] | None = None
+    is_crowd: Bool[Tensor, "n"] | None = None
+
+    def __post_init__(self):
+        if self.masks.ndim != 3 or self.masks.dtype != torch.bool:
+            raise ValueError(
+                f"masks must be a boolean tensor of shape (n, h, w), not {_describe(self.masks)}"
+            )
+        for name in ("labels", "scores", "is_crowd"):
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != (len(self.masks),):
+                raise ValueError(
+                    f"{name} must have one entry for each of the {len(self.masks)} masks, "
+                    f"not the shape {tuple(value.shape)}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, index: slice | list[int] | Tensor) -> "Segments":
+        """The chosen segments: a slice, a list of indices, an index or a boolean tensor."""
+        chosen = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Segments(**{k: None if v is None else v[index] for k, v in chosen.items()})
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The image's height and width in pixels."""
+        return self.masks.shape[1], self.masks.shape[2]
+
+    def to(self, device: torch.device | str) -> "Segments":
+        """The same segments on another device."""
+        moved = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Segments(**{k: None if v is None else v.to(device) for k, v in moved.items()})
+
+
+@dataclass
+class Sample:
+    """One pair (x_i, y_i) of the training set D.
+
+    The segments are disjoint; a pixel of no segment is void. Raises ValueError where the
+    masks have another size than the image or overlap.
+    """
+
+    image: Float[Tensor, "3 h w"]  # RGB in [0, 1]
+    segments: Segments
+
+    def __post_init__(self):
+        if self.segments.size != tuple(self.image.shape[1:]):
+            raise ValueError(
+                f"the masks are {_by(self.segments.size)} pixels "
+                f"but the image is {_by(self.image.shape[1:])}"
+            )
+        shared = int((self.segments.masks.sum(0) > 1).sum())
+        if shared:
+            raise ValueError(
+                f"the segments of a sample must be disjoint, {shared} pixels are in two"
+            )
+
+
+class DataSet(Protocol):
+    """A sequence of samples that knows its categories, things before stuff."""
+
+    categories: list[Category]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+def empty_segments(size: tuple[int, int], with_scores: bool = False) -> Segments:
+    """No segments at all, of an image of `size` (height, width)."""
+    return Segments(
+        masks=torch.zeros(0, *size, dtype=torch.bool),
+        labels=torch.zeros(0, dtype=torch.int64),
+        scores=torch.zeros(0) if with_scores else None,
+    )
+
+
+def boxes(segments: Segments) -> Float[Tensor, "n 4"]:
+    """The smallest box around each mask: x0, y0, x1, y1 in pixels, the far edges exclusive.
+
+    Pixel (row i, column j) covers [j, j+1] × [i, i+1], so a single pixel has a box of
+    area 1. An empty mask has the box 0, 0, 0, 0.
+    """
+    masks = segments.masks
+    sides = []
+    for hit in (masks.any(dim=1), masks.any(dim=2)):  # columns, then rows
+        hit = hit.to(torch.uint8)
+        first = hit.argmax(dim=1) if hit.numel() else hit.new_zeros(len(hit), dtype=torch.int64)
+        last = hit.shape[1] - hit.flip(1).argmax(dim=1) if hit.numel() else first
+        sides.append((first, last))
+    (x0, x1), (y0, y1) = sides
+    found = masks.flatten(1).any(dim=1)
+    return torch.stack([x0, y0, x1, y1], dim=1).float() * found[:, None]
+
+
+def areas(segments: Segments) -> Int[Tensor, "n"]:
+    """The number of pixels of each mask."""
+    return segments.masks.flatten(1).sum(dim=1)
+
+
+def is_crowd(segments: Segments) -> Bool[Tensor, "n"]:
+    """Which segments are crowds; none where the field is absent."""
+    if segments.is_crowd is None:
+        return torch.zeros(len(segments), dtype=torch.bool, device=segments.masks.device)
+    return segments.is_crowd
+
+
+def things(segments: Segments, categories: Sequence[Category]) -> Segments:
+    """Only the segments of countable classes."""
+    return segments[_is_thing(segments, categories)]
+
+
+def stuff(segments: Segments, categories: Sequence[Category]) -> Segments:
+    """Only the segments of uncountable classes."""
+    return segments[~_is_thing(segments, categories)]
+
+
+def semantic_map(segments: Segments) -> Int[Tensor, "h w"]:
+    """The class of each pixel, and VOID (255) where there is no segment.
+
+    Where masks overlap the last segment wins.
+    """
+    classes = torch.full(segments.size, VOID, dtype=torch.int64, device=segments.masks.device)
+    for mask, label in zip(segments.masks, segments.labels, strict=True):
+        classes[mask] = label
+    return classes
+
+
+def _is_thing(segments: Segments, categories: Sequence[Category]) -> Bool[Tensor, "n"]:
+    unknown = segments.labels[(segments.labels < 0) | (segments.labels >= len(categories))]
+    if len(unknown):
+        raise ValueError(
+            f"label {int(unknown[0])} is not one of the {len(categories)} categories "
+            f"(0 … {len(categories) - 1})"
+        )
+    table = torch.tensor([category.is_thing for category in categories], dtype=torch.bool)
+    return table.to(segments.labels.device)[segments.labels]
+
+
+def _by(size: Sequence[int]) -> str:
+    return f"{size[0]}×{size[1]}"
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+    return type(value).__name__

@@ -1,0 +1,89 @@
+"""What is installed, which device, which data: the first thing to ask when something is wrong."""
+
+import importlib
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from rich.console import Console
+from rich.table import Table
+
+from lessons.kit.errors import LessonsError
+
+IMPORTED = {"pillow": "PIL"}  # where the package's name is not the module's
+
+
+def examine(root: Path, console: Console | None = None) -> None:
+    """Print versions, device and data; raise LessonsError naming what is missing or broken."""
+    console = console or Console()
+    table = Table(title=f"Python {platform.python_version()} on {platform.platform()}")
+    for heading in ("package", "installed", "needed", "state"):
+        table.add_column(heading)
+    broken = []
+    for needed in map(Requirement, requires("lessons") or []):
+        if needed.marker and not needed.marker.evaluate({"extra": "test"}):
+            continue
+        optional = needed.marker is not None
+        found, state = _state(needed, optional)
+        if state != "ok" and not optional:
+            broken.append(needed.name)
+        colour = "green" if state == "ok" else "yellow" if optional else "red"
+        table.add_row(needed.name, found, str(needed.specifier), f"[{colour}]{state}[/]")
+    console.print(table)
+    if "torch" not in broken:
+        console.print(f"device   {_device()}")
+    for line in _data(root):
+        console.print(line, highlight=False)
+    if broken:
+        raise LessonsError(
+            f"missing or broken: {', '.join(broken)}; install with "
+            f"{Path(sys.executable).name} -m pip install -c constraints.txt -e ."
+        )
+    console.print("All that the lessons need is here.")
+
+
+def _state(needed: Requirement, optional: bool) -> tuple[str, str]:
+    try:
+        found = version(needed.name)
+    except PackageNotFoundError:
+        return "–", "missing, only for make test" if optional else "missing"
+    if not needed.specifier.contains(found, prereleases=True):
+        return found, "too old"
+    if not optional:
+        try:
+            importlib.import_module(IMPORTED.get(needed.name, needed.name))
+        except Exception as error:  # a broken pair of torch and torchvision raises many kinds
+            return found, f"cannot be imported: {str(error).splitlines()[0]}"
+    return found, "ok"
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        return f"{card.name}, {card.total_memory / 2**30:.0f} GiB (CUDA {torch.version.cuda})"
+    return f"CPU, {torch.get_num_threads()} threads (no CUDA device found)"
+
+
+def _data(root: Path) -> list[str]:
+    from lessons.kit.download import ARCHIVES
+    from lessons.kit.real import CocoPanoptic, Nuclei, PennFudan, data_root
+
+    lines = [
+        "scenes   drawn on the fly, nothing to download",
+        f"real     looked for in {data_root()}",
+    ]
+    for name, load in (
+        ("nuclei", lambda: Nuclei("all")),
+        ("pennfudan", PennFudan),
+        ("coco", CocoPanoptic),
+    ):
+        try:
+            lines.append(f"  {name:<10} {len(load())} images")
+        except LessonsError:
+            get = f": lessons download {name}" if name in ARCHIVES else ", not needed by any lesson"
+            lines.append(f"  {name:<10} not found{get}")
+    return lines

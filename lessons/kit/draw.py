@@ -1,0 +1,273 @@
+"""Pictures of samples, segments and curves, in colours that colour-blind readers can tell apart.
+
+Each `draw_…` function makes one picture: into `ax` where it is given, else into a figure of
+its own. `captioned(figure, caption)` as a cell's last line shows a figure with its caption.
+Importing this module sets matplotlib's look for the course.
+"""
+
+import base64
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from scipy import ndimage
+from torch import Tensor
+
+from lessons.kit.data import Category, Sample, Segments, is_crowd
+
+# The palette of Okabe and Ito (2008), its hues ordered so that neighbours differ most.
+PALETTE = ("#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#0072B2", "#E69F00", "#009E73")
+INK, PALE = "#222222", "#8A8A8A"
+LINE_STYLES = ("-", "--", "-.", ":")
+DOTS_PER_INCH = 180  # of the stored picture; it is shown at half that size, sharp on any screen
+
+mpl.rcParams.update(
+    {
+        "font.size": 10,
+        "axes.titlesize": 10.5,
+        "axes.titlelocation": "left",
+        "axes.labelcolor": INK,
+        "axes.edgecolor": PALE,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.prop_cycle": mpl.cycler(
+            color=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+        ),
+        "grid.color": "#E6E6E6",
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "lines.linewidth": 2,
+        "legend.frameon": False,
+        "figure.facecolor": "white",
+    }
+)
+
+
+class captioned:  # noqa: N801 - reads as the verb it is at the end of a cell
+    """A figure and its caption: shown under the picture and stored as its alternative text.
+
+    Only the picture is published, without a text beside it: a widget may draw it again and
+    again, and re-running a notebook compares no picture.
+    """
+
+    def __init__(self, figure: Figure, caption: str):
+        self.figure, self.caption = figure, " ".join(caption.split())
+        plt.close(figure)
+
+    def png(self) -> bytes:
+        """The picture with the caption below it, as a PNG."""
+        box = self.figure.get_tightbbox()  # what is drawn, in inches
+        width, height = self.figure.get_size_inches()
+        lines = textwrap.fill(self.caption, max(40, int(box.width * 14.5)))
+        x, y = box.x0 / width, (box.y0 - 0.1) / height
+        text = self.figure.text(x, y, lines, va="top", color="#555555", fontsize=9)
+        stream = io.BytesIO()
+        try:
+            self.figure.savefig(stream, dpi=DOTS_PER_INCH, bbox_inches="tight", pad_inches=0.08)
+        finally:
+            text.remove()
+        return stream.getvalue()
+
+    def _ipython_display_(self):
+        png = self.png()
+        width = int.from_bytes(png[16:20], "big") // 2
+        metadata = {"image/png": {"alt": self.caption, "width": width}}
+        picture = {"image/png": base64.b64encode(png).decode()}
+        display(picture, metadata=metadata, raw=True)
+
+
+def instance_colors(count: int) -> np.ndarray:
+    """`count` RGB colours in [0, 1] for instances: the palette, then paler and darker rounds."""
+    palette = np.array([mpl.colors.to_rgb(color) for color in PALETTE])
+    rounds = (palette, 0.55 * palette + 0.45, 0.62 * palette)
+    return np.concatenate(rounds)[np.arange(count) % (3 * len(PALETTE))]
+
+
+def segment_colors(segments: Segments, categories: Sequence[Category]) -> np.ndarray:
+    """An RGB colour in [0, 1] for each segment: the class's for stuff, its own for a thing."""
+    colors = np.array([categories[label].color for label in segments.labels]).reshape(-1, 3) / 255
+    thing = np.array([categories[label].is_thing for label in segments.labels], dtype=bool)
+    colors[thing] = instance_colors(int(thing.sum()))
+    return colors
+
+
+def draw_image(image: Tensor, *, title: str | None = None, ax: Axes | None = None) -> Axes:
+    """An image, RGB in [0, 1] of shape (3, h, w)."""
+    ax = _picture_axes(ax, title)
+    ax.imshow(_pixels(image), interpolation="nearest")
+    return ax
+
+
+def draw_segments(
+    image: Tensor | None,
+    segments: Segments,
+    categories: Sequence[Category],
+    *,
+    fill: float = 0.5,
+    outline: bool = True,
+    labels: bool = True,
+    colors: np.ndarray | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Segments over their image (over black where there is none).
+
+    `fill` is the opacity, `labels` writes the class of each thing, with its score where it
+    has one. Crowds are hatched. `colors`, RGB in [0, 1], replace `segment_colors`.
+    """
+    h, w = segments.size
+    scale = max(1, round(512 / max(h, w)))  # outlines are thinner than the image's own pixels
+    base = np.zeros((h, w, 3)) if image is None else _pixels(image)
+    canvas = base.repeat(scale, 0).repeat(scale, 1)
+    colors = segment_colors(segments, categories) if colors is None else colors
+    crowd = is_crowd(segments).cpu().numpy()
+    hatch = np.add.outer(np.arange(h * scale), np.arange(w * scale)) // (2 * scale) % 2 == 0
+    masks = segments.masks.cpu().numpy()
+    for mask, color, is_group in zip(masks, colors, crowd, strict=True):
+        large = mask.repeat(scale, 0).repeat(scale, 1)
+        filled = large & hatch if is_group else large
+        canvas[filled] = (1 - fill) * canvas[filled] + fill * color
+        if outline:
+            canvas[large & ~ndimage.binary_erosion(large, iterations=2)] = 0.15 + 0.85 * color
+    ax = _picture_axes(ax, title)
+    # The corner of the first pixel is 0, 0: boxes and points are drawn in pixels of the image.
+    ax.imshow(canvas, extent=(0, w, h, 0), interpolation="antialiased")
+    if labels:
+        for k, (mask, label) in enumerate(zip(masks, segments.labels.tolist(), strict=True)):
+            if categories[label].is_thing and mask.any():
+                score = (
+                    ""
+                    if segments.scores is None
+                    else f" {segments.scores[k]:.2f}".replace("0.", ".")
+                )
+                x, y, depth = _inner_point(mask)
+                points = depth / max(h, w) * ax.get_window_extent().width * 72 / ax.figure.dpi
+                text = f"{categories[label].name}{' (crowd)' if crowd[k] else ''}{score}"
+                side = "left" if x < 0.1 * w else "right" if x > 0.9 * w else "center"
+                x = {"left": 1, "right": w - 1, "center": x}[side]
+                _write(ax, x, y, text, size=min(max(points, 5), 8), ha=side)
+    return ax
+
+
+def draw_panoptic(
+    segments: Segments,
+    categories: Sequence[Category],
+    *,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Only the answer, without the image: classes by hue, instances by shade, void black."""
+    colors = np.array([categories[label].color for label in segments.labels]).reshape(-1, 3) / 255
+    seen: dict[int, int] = {}
+    for k, label in enumerate(segments.labels.tolist()):
+        turn = seen[label] = seen.get(label, -1) + 1
+        shade = (0.0, 0.35, -0.3, 0.55, -0.15)[turn % 5] if categories[label].is_thing else 0.0
+        colors[k] = colors[k] + shade * ((1 - colors[k]) if shade > 0 else colors[k])
+    return draw_segments(
+        None, segments, categories, fill=1, labels=False, colors=colors, title=title, ax=ax
+    )
+
+
+def draw_legend(categories: Sequence[Category], ax: Axes) -> None:
+    """The classes and their colours, right of a picture."""
+    handles = [
+        mpl.patches.Patch(color=np.array(category.color) / 255, label=category.name)
+        for category in categories
+    ]
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1)
+
+
+def draw_grid(
+    samples: Sequence[Sample], categories: Sequence[Category], *, columns: int = 4, **options
+) -> Figure:
+    """Samples in rows, each image with its segments; `options` go to `draw_segments`."""
+    columns = min(columns, len(samples))
+    rows = -(-len(samples) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(9, 9 / columns * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, sample in zip(axes.flat, samples, strict=False):
+        draw_segments(sample.image, sample.segments, categories, ax=ax, **options)
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.03, hspace=0.03)
+    return figure
+
+
+def side_by_side(
+    image: Tensor,
+    answers: Mapping[str, Segments | None],
+    categories: Sequence[Category],
+    **options,
+) -> Figure:
+    """One image under several answers, titled by their names; None shows the image alone."""
+    figure, axes = plt.subplots(1, len(answers), figsize=(9, 9 / len(answers) + 0.3), squeeze=False)
+    for ax, (name, segments) in zip(axes.flat, answers.items(), strict=True):
+        if segments is None:
+            draw_image(image, title=name, ax=ax)
+        else:
+            draw_segments(image, segments, categories, title=name, ax=ax, **options)
+    figure.tight_layout(w_pad=0.5)
+    return figure
+
+
+def draw_curves(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Named curves (x, y), told apart by colour and by dash."""
+    ax = ax or plt.subplots(figsize=(6, 3.6))[1]
+    for k, (name, (x, y)) in enumerate(curves.items()):
+        ax.plot(x, y, LINE_STYLES[k % len(LINE_STYLES)], label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
+    if len(curves) > 1:
+        ax.legend()
+    return ax
+
+
+def draw_box(
+    ax: Axes, box: Sequence[float], color: str = INK, label: str = "", dashed: bool = False
+) -> None:
+    """A box x0, y0, x1, y1 in pixels, over a picture."""
+    x0, y0, x1, y1 = (float(side) for side in box)
+    style = "--" if dashed else "-"
+    ax.add_patch(
+        plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=color, lw=1.8, ls=style)
+    )
+    if label:
+        _write(ax, x0 + 1, y0 + 1, label, ha="left", va="top")
+
+
+def _picture_axes(ax: Axes | None, title: str | None) -> Axes:
+    ax = ax or plt.subplots(figsize=(4.5, 4.5))[1]
+    ax.axis("off")
+    ax.set_title(title or "")
+    return ax
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    return image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy()
+
+
+def _inner_point(mask: np.ndarray) -> tuple[float, float, float]:
+    """The point of a mask that is farthest from its border: x, y and how far, in pixels."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    return column + 0.5, row + 0.5, float(depth.max())
+
+
+def _write(ax: Axes, x: float, y: float, text: str, size: float = 7.5, **alignment: str) -> None:
+    alignment = {"ha": "center", "va": "center"} | alignment
+    stroke = [withStroke(linewidth=1.8, foreground=INK)]
+    ax.text(x, y, text, color="white", size=size, path_effects=stroke, clip_on=True, **alignment)

@@ -1,0 +1,202 @@
+"""Run lessons from end to end: an executed notebook, an HTML page each, and an index."""
+
+import html
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import nbformat
+from jinja2 import DictLoader
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbconvert import HTMLExporter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lessons.kit.errors import LessonsError
+
+CELL_SECONDS = 600
+"""A cell that takes longer has failed (a training cell has two minutes at the quick budget)."""
+
+# The lab template leaves out the alternative text that `draw.captioned` stores with a picture.
+PAGE = """{%- extends 'lab/index.html.j2' -%}
+{%- block data_png -%}
+<img src="data:image/png;base64,{{ output.data['image/png'] }}" style="max-width: 100%"
+{%- set alt = output | get_metadata('alt', 'image/png') -%}
+{%- set width = output | get_metadata('width', 'image/png') -%}
+{%- if alt %} alt="{{ alt | escape_html }}"{% endif -%}
+{%- if width %} width="{{ width }}"{% endif -%}>
+{%- endblock data_png -%}"""
+
+INDEX_STYLE = """
+body { font: 17px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem;
+       color: #222 }
+table { border-collapse: collapse; width: 100% }
+td, th { text-align: left; padding: .5rem .8rem; border-bottom: 1px solid #ddd }
+td.time { text-align: right; font-variant-numeric: tabular-nums }
+a { color: #0b62a4 } .failed { color: #a4330b; font-weight: 600 } footer { color: #666 }
+"""
+
+
+@dataclass
+class LessonRun:
+    """What came of one lesson; `error` is None where it ran to its end."""
+
+    path: Path
+    title: str
+    seconds: float
+    error: str | None
+
+
+def find_lessons(root: Path, numbers: Sequence[str] = ()) -> list[Path]:
+    """The lessons in teaching order, or those of the given numbers (`3` and `03` are one)."""
+    paths = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    by_number = {path.name[:2]: path for path in paths}
+    for number in numbers:
+        if number.zfill(2) not in by_number:
+            raise LessonsError(f"there is no lesson {number}, there are {', '.join(by_number)}")
+    return [by_number[number.zfill(2)] for number in numbers] or paths
+
+
+def run_lessons(root: Path, numbers: Sequence[str] = (), console: Console | None = None) -> Path:
+    """Execute lessons in order into `root/build` and return the index's path.
+
+    A lesson that fails does not stop the others; its page ends at the failing cell.
+    Raises LessonsError at the end, naming the lessons that failed.
+    """
+    console = console or Console()
+    paths = find_lessons(root, numbers)
+    build = root / "build"
+    build.mkdir(exist_ok=True)
+    runs = []
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("cells"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        for path in paths:
+            notebook = nbformat.read(path, as_version=4)
+            task = progress.add_task(path.stem, total=len(notebook.cells))
+
+            def advance(progress=progress, task=task, **_):
+                progress.advance(task)
+
+            runs.append(_run(path, notebook, build, advance))
+            progress.update(task, completed=len(notebook.cells))
+            if runs[-1].error:
+                console.print(f"[bold red]failed[/] {path.name}: {runs[-1].error}", highlight=False)
+    index = build / "index.html"
+    index.write_text(_index_page(runs), encoding="utf-8")
+    total = sum(run.seconds for run in runs)
+    console.print(f"{len(runs)} lessons in {total:.0f} s, the index: {index.relative_to(root)}")
+    failed = [run.path.stem for run in runs if run.error]
+    if failed:
+        raise LessonsError(f"{len(failed)} of {len(runs)} lessons failed: {', '.join(failed)}")
+    return index
+
+
+def _run(path: Path, notebook: nbformat.NotebookNode, build: Path, advance) -> LessonRun:
+    start = time.perf_counter()
+    error = execute(notebook, path.parent, build / f"{path.stem}.log", advance)
+    seconds = time.perf_counter() - start
+    nbformat.write(notebook, build / path.name)
+    page, _ = HTMLExporter(
+        template_file="page.html.j2", extra_loaders=[DictLoader({"page.html.j2": PAGE})]
+    ).from_notebook_node(notebook, {"metadata": {"name": notebook_title(notebook)}})
+    (build / f"{path.stem}.html").write_text(page, encoding="utf-8")
+    return LessonRun(path, notebook_title(notebook), seconds, error)
+
+
+def execute(
+    notebook: nbformat.NotebookNode, folder: Path, log: Path, advance: Callable | None = None
+) -> str | None:
+    """Run a notebook's cells in place, working in `folder`; return what went wrong, or None.
+
+    What the kernel itself writes to its error stream goes into `log`, which is removed after
+    a good run.
+    """
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        on_cell_complete=advance,
+        record_timing=False,
+    )
+    error = None
+    with log.open("w", encoding="utf-8") as stream:
+        try:
+            client.execute(stderr=stream)
+        except CellExecutionError as failure:
+            error = f"{failure.ename}: {failure.evalue}".splitlines()[0]
+        except CellTimeoutError:
+            error = f"a cell took longer than {CELL_SECONDS} s"
+        except DeadKernelError:
+            error = f"the kernel died (out of memory?), its last words are in {log.name}"
+    if error is None:
+        log.unlink()
+    return error
+
+
+def save_outputs(root: Path, numbers: Sequence[str] = (), console: Console | None = None) -> None:
+    """Run lessons and their solutions and keep the outputs in the notebooks themselves.
+
+    For authors: what readers see is what was run. Only outputs change; what differs from run
+    to run (times of execution, the state of widgets) is left out. A notebook that fails is
+    left as it was and named in a LessonsError.
+    """
+    console = console or Console()
+    (root / "build").mkdir(exist_ok=True)
+    for lesson in find_lessons(root, numbers):
+        for path in (lesson, root / "solutions" / lesson.name):
+            if not path.exists():
+                continue
+            notebook = nbformat.read(path, as_version=4)
+            error = execute(notebook, path.parent, root / "build" / f"{path.stem}.log")
+            name = path.relative_to(root)
+            if error:
+                raise LessonsError(f"{name} failed and is left as it was: {error}")
+            notebook.metadata.pop("widgets", None)
+            for output in (o for c in notebook.cells for o in c.get("outputs", ())):
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            notebook.metadata["language_info"] = {"name": "python"}
+            part = path.with_name(path.name + ".part")
+            nbformat.write(notebook, part)
+            os.replace(part, path)
+            console.print(f"saved the outputs of {name}")
+
+
+def notebook_title(notebook: nbformat.NotebookNode) -> str:
+    """The first heading, without its marks."""
+    lines = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown").splitlines()
+    return next((line.lstrip("# ").strip() for line in lines if line.startswith("# ")), "untitled")
+
+
+def _index_page(runs: list[LessonRun]) -> str:
+    total = sum(run.seconds for run in runs)
+    rows = "\n".join(
+        f'<tr><td>{run.path.name[:2]}</td><td><a href="{run.path.stem}.html">'
+        f'{html.escape(run.title)}</a></td><td class="time">{run.seconds:.1f} s</td>'
+        + (
+            f'<td class="failed">{html.escape(run.error)}</td></tr>'
+            if run.error
+            else "<td>ran</td></tr>"
+        )
+        for run in runs
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>The lessons, run</title>
+<style>{INDEX_STYLE}</style></head><body>
+<h1>The lessons, run</h1>
+<table><tr><th></th><th>lesson</th><th>time</th><th>result</th></tr>
+{rows}
+</table>
+<footer><p>{datetime.now():%Y-%m-%d %H:%M}, {total:.0f} s in all.</p></footer>
+</body></html>
+"""

@@ -1,0 +1,230 @@
+"""The real data sets: tiny ones built here, and the true images where there are some."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lessons.kit.data import Category, areas
+from lessons.kit.real import CocoPanoptic, Nuclei, PennFudan, data_root
+
+SPLITS = json.loads((Path(__file__).parents[1] / "lessons/kit/nuclei.json").read_text())
+
+
+def save(path, values, mode=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(values, dtype=np.uint8))
+    (image.convert(mode) if mode else image).save(path)
+
+
+def save_nucleus_image(root, name, image, *masks):
+    folder = root / "nuclei" / "stage1_train" / name
+    save(folder / "images" / f"{name}.png", image)
+    for letter, mask in zip("abcdef", masks, strict=False):
+        save(folder / "masks" / f"{letter}.png", np.asarray(mask) * 255)
+
+
+def test_the_data_root_is_the_variable_or_else_the_clone(monkeypatch, tmp_path):
+    monkeypatch.setenv("LESSONS_DATA", str(tmp_path))
+    assert data_root() == tmp_path
+    monkeypatch.delenv("LESSONS_DATA")
+    assert data_root() == Path(__file__).parents[1] / "data"
+
+
+def test_a_nucleus_image_has_its_pixels_and_masks(tmp_path):
+    rgba = np.zeros((2, 3, 4))
+    rgba[0, 2] = 255, 51, 0, 255
+    save_nucleus_image(tmp_path, "x", rgba, [[1, 1, 0], [0, 0, 0]], [[0, 0, 0], [0, 1, 1]])
+    nuclei = Nuclei("all", tmp_path)
+    (sample,) = nuclei
+    assert nuclei.categories == [Category("nucleus", True, nuclei.categories[0].color)]
+    assert sample.image.dtype == torch.float32 and sample.image.shape == (3, 2, 3)
+    torch.testing.assert_close(sample.image[:, 0, 2], torch.tensor([1.0, 0.2, 0.0]))
+    assert sample.image.sum() == pytest.approx(1.2)
+    assert sample.segments.masks.int().tolist() == [
+        [[1, 1, 0], [0, 0, 0]],
+        [[0, 0, 0], [0, 1, 1]],
+    ]
+    assert sample.segments.labels.tolist() == [0, 0]
+    assert sample.segments.labels.dtype == torch.int64
+    assert sample.segments.is_crowd.tolist() == [False, False]
+    assert sample.segments.scores is None
+
+
+def test_where_nuclei_overlap_the_first_file_keeps_its_pixels(tmp_path):
+    first, hidden, last = [[1, 1, 0]], [[0, 1, 0]], [[0, 1, 1]]
+    save_nucleus_image(tmp_path, "x", np.zeros((1, 3, 3)), first, hidden, last)
+    masks = Nuclei("all", tmp_path)[0].segments.masks
+    assert masks.int().tolist() == [[[1, 1, 0]], [[0, 0, 1]]]
+
+
+def test_a_grey_image_becomes_three_equal_channels(tmp_path):
+    save_nucleus_image(tmp_path, "x", [[0, 102]], [[1, 0]])
+    image = Nuclei("all", tmp_path)[0].image
+    torch.testing.assert_close(image, torch.tensor([[[0.0, 0.4]]] * 3))
+
+
+def test_the_nuclei_splits_are_the_listed_names(tmp_path):
+    assert len(SPLITS["train"]) == 160 and len(SPLITS["test"]) == 40
+    assert SPLITS["train"] + SPLITS["test"] == sorted({*SPLITS["train"], *SPLITS["test"]})
+    for name in [*SPLITS["test"], *SPLITS["train"], "another"]:
+        save_nucleus_image(tmp_path, name, [[0]], [[1]])
+    for split in ("train", "test"):
+        nuclei = Nuclei(split, tmp_path)
+        assert nuclei.names == SPLITS[split] and len(nuclei) == len(SPLITS[split])
+    assert Nuclei("all", tmp_path).names == sorted([*SPLITS["train"], *SPLITS["test"], "another"])
+
+
+def test_a_data_set_is_a_sequence(tmp_path):
+    for level, name in enumerate(["a", "b", "c"]):
+        save_nucleus_image(tmp_path, name, [[51 * level]], [[1]])
+    nuclei = Nuclei("all", str(tmp_path))
+    assert isinstance(nuclei, Sequence)
+    levels = [round(sample.image[0, 0, 0].item(), 3) for sample in nuclei]
+    assert levels == [0.0, 0.2, 0.4]
+    assert torch.equal(nuclei[-1].image, nuclei[2].image)
+    assert torch.equal(nuclei.read("b").image, nuclei[1].image)
+    with pytest.raises(IndexError):
+        nuclei[3]
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_pedestrians_are_the_ids_of_the_mask(tmp_path, mode):
+    folder = tmp_path / "PennFudanPed"
+    save(folder / "PNGImages" / "FudanPed00001.png", np.full((2, 2, 3), 255))
+    ids = Image.fromarray(np.array([[0, 2], [1, 2]], dtype=np.uint8))
+    if mode == "P":
+        ids.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 0])  # the colours must not matter
+    (folder / "PedMasks").mkdir()
+    ids.save(folder / "PedMasks" / "FudanPed00001_mask.png")
+    pedestrians = PennFudan(tmp_path)
+    (sample,) = pedestrians
+    assert pedestrians.names == ["FudanPed00001"]
+    assert [(c.name, c.is_thing) for c in pedestrians.categories] == [("pedestrian", True)]
+    assert sample.image.min() == 1
+    assert sample.segments.masks.int().tolist() == [[[0, 0], [1, 0]], [[0, 1], [0, 1]]]
+    assert sample.segments.labels.tolist() == [0, 0]
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Two images of 2×3 pixels; the JSON lists stuff first and images in the wrong order."""
+    folder = tmp_path / "coco"
+    ids = {1: [[7, 7, 0], [300, 300, 70_001]], 2: [[0, 0, 0], [5, 5, 5]]}
+    for number, table in ids.items():
+        table = np.array(table)
+        rgb = np.stack([table % 256, table // 256 % 256, table // 65536], axis=2)
+        save(folder / "annotations" / "panoptic_val2017" / f"{number:012d}.png", rgb)
+        save(folder / "val2017" / f"{number:012d}.jpg", np.full((2, 3, 3), (200, 100, 0)))
+    save(folder / "val2017" / "000000000002.jpg", np.full((2, 3), 128))  # a grey JPEG
+    segments = {
+        1: [(70_001, 3, 0), (7, 90, 0), (300, 1, 1)],
+        2: [(5, 90, 0)],
+    }
+    table = {
+        "categories": [
+            {"id": 90, "name": "grass", "isthing": 0, "color": [1, 2, 3]},
+            {"id": 3, "name": "car", "isthing": 1},
+            {"id": 1, "name": "person", "isthing": 1},
+        ],
+        "images": [{"id": n, "file_name": f"{n:012d}.jpg"} for n in (2, 1)],
+        "annotations": [
+            {
+                "image_id": n,
+                "file_name": f"{n:012d}.png",
+                "segments_info": [
+                    {"id": i, "category_id": c, "iscrowd": crowd, "area": 999, "bbox": [9] * 4}
+                    for i, c, crowd in segments[n]
+                ],
+            }
+            for n in (2, 1)
+        ],
+    }
+    (folder / "annotations" / "panoptic_val2017.json").write_text(json.dumps(table))
+    return CocoPanoptic("val2017", tmp_path)
+
+
+def test_coco_lists_things_before_stuff(coco):
+    assert [c.name for c in coco.categories] == ["person", "car", "grass"]
+    assert [c.is_thing for c in coco.categories] == [True, True, False]
+    assert coco.category_ids == [1, 3, 90]
+    assert coco.categories[2].color == (1, 2, 3)
+    person, car = coco.categories[0].color, coco.categories[1].color
+    assert person != car and all(0 <= value <= 255 for value in person + car)
+    assert coco.names == ["000000000001", "000000000002"]
+
+
+def test_coco_masks_are_those_of_the_png(coco):
+    sample = coco[0]
+    assert sample.segments.masks.int().tolist() == [
+        [[0, 0, 0], [0, 0, 1]],
+        [[1, 1, 0], [0, 0, 0]],
+        [[0, 0, 0], [1, 1, 0]],
+    ]
+    assert sample.segments.labels.tolist() == [1, 2, 0]
+    assert sample.segments.is_crowd.tolist() == [False, False, True]
+    assert int((~sample.segments.masks.any(dim=0)).sum()) == 1  # void
+    colour = torch.tensor([200, 100, 0]) / 255
+    assert (sample.image.mean(dim=(1, 2)) - colour).abs().max() < 0.02  # a JPEG is not exact
+    assert (coco[1].image - 128 / 255).abs().max() < 0.01
+
+
+# The true images
+
+
+def need(folder):
+    if not (data_root() / folder).is_dir():
+        pytest.skip(f"{data_root() / folder} is missing: set $LESSONS_DATA to run this")
+
+
+def test_the_200_nuclei_images():
+    need("nuclei/stage1_train")
+    counts = []
+    for nuclei in (Nuclei("train"), Nuclei("test")):
+        for name, sample in zip(nuclei.names, nuclei, strict=True):
+            files = data_root() / "nuclei" / "stage1_train" / name / "masks"
+            assert len(sample.segments) == len(list(files.glob("*.png")))
+            assert sample.image.shape == (3, 256, 256)
+            assert 0 <= sample.image.min() < sample.image.max() <= 1
+            assert areas(sample.segments).min() > 0
+            counts.append(len(sample.segments))
+    assert len(counts) == 200 and sum(counts) == 4758
+
+
+def test_the_first_100_coco_images_agree_with_panopticapi():
+    need("coco/train2017")
+    rgb2id = pytest.importorskip("panopticapi.utils").rgb2id
+    coco = CocoPanoptic("train2017")
+    annotations = data_root() / "coco" / "annotations"
+    table = json.loads((annotations / "panoptic_train2017.json").read_text())
+    by_name = {Path(a["file_name"]).stem: a for a in table["annotations"]}
+    crowds, void = 0, 0
+    for name in coco.names[:100]:
+        sample = coco.read(name)
+        with Image.open(annotations / "panoptic_train2017" / f"{name}.png") as png:
+            ids = rgb2id(np.asarray(png))
+        numbers, pixels = np.unique(ids[ids > 0], return_counts=True)
+        count = dict(zip(numbers.tolist(), pixels.tolist(), strict=True))
+        expected = [
+            (s["category_id"], s["iscrowd"], count[s["id"]]) for s in by_name[name]["segments_info"]
+        ]
+        labels = [coco.category_ids[label] for label in sample.segments.labels]
+        crowd = sample.segments.is_crowd.int().tolist()
+        found = list(zip(labels, crowd, areas(sample.segments).tolist(), strict=True))
+        assert found == expected, name
+        assert tuple(sample.image.shape[1:]) == ids.shape
+        crowds += sum(crowd)
+        void += int((ids == 0).sum())
+    assert crowds > 0 and void > 0
+
+
+def test_the_133_coco_categories():
+    need("coco/train2017")
+    categories = CocoPanoptic("train2017").categories
+    assert [c.is_thing for c in categories] == [True] * 80 + [False] * 53
+    assert (categories[0].name, categories[80].name) == ("person", "banner")
+    assert len({c.color for c in categories}) > 120
