@@ -43,7 +43,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802, http.server's name
+    def do_GET(self):
         content, wanted = self.server.content, self.headers["Range"]
         unchanged = self.headers["If-Range"] in (None, self.server.etag)
         self.server.asked.append((wanted, self.headers["If-Range"]))

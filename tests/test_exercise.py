@@ -621,9 +621,13 @@ def test_what_cannot_be_stopped_is_abandoned_and_stays_silent(impatient, homewor
 def test_the_users_interrupt_gets_through_and_stops_the_submission(exercise):
     before, out = threading.active_count(), sys.stdout
     timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # `pytest &` has none
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        judge(exercise, loops)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            judge(exercise, loops)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     timer.join()
     assert threading.active_count() == before and sys.stdout is out
 

@@ -31,6 +31,8 @@ def save_nucleus_image(root, name, image, *masks):
 def test_the_data_root_is_the_variable_or_else_the_clone(monkeypatch, tmp_path):
     monkeypatch.setenv("LESSONS_DATA", str(tmp_path))
     assert data_root() == tmp_path
+    monkeypatch.setenv("LESSONS_DATA", "~/images")
+    assert data_root() == Path.home() / "images"
     monkeypatch.delenv("LESSONS_DATA")
     assert data_root() == Path(__file__).parents[1] / "data"
 
@@ -66,6 +68,15 @@ def test_a_grey_image_becomes_three_equal_channels(tmp_path):
     save_nucleus_image(tmp_path, "x", [[0, 102]], [[1, 0]])
     image = Nuclei("all", tmp_path)[0].image
     torch.testing.assert_close(image, torch.tensor([[[0.0, 0.4]]] * 3))
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    save_nucleus_image(tmp_path, "x", [[0, 0]], [[1, 0]])
+    folder = tmp_path / "nuclei" / "stage1_train"
+    (folder / ".DS_Store").touch()
+    (folder / "x" / "masks" / "._a.png").touch()
+    assert len(Nuclei("all", tmp_path)) == 1
+    assert len(Nuclei("all", tmp_path)[0].segments) == 1
 
 
 def test_the_nuclei_splits_are_the_listed_names(tmp_path):
@@ -122,12 +133,12 @@ def coco(tmp_path):
         save(folder / "val2017" / f"{number:012d}.jpg", np.full((2, 3, 3), (200, 100, 0)))
     save(folder / "val2017" / "000000000002.jpg", np.full((2, 3), 128))  # a grey JPEG
     segments = {
-        1: [(70_001, 3, 0), (7, 90, 0), (300, 1, 1)],
-        2: [(5, 90, 0)],
+        1: [(70_001, 3, 0), (7, 2, 0), (300, 1, 1)],
+        2: [(5, 2, 0)],
     }
     table = {
         "categories": [
-            {"id": 90, "name": "grass", "isthing": 0, "color": [1, 2, 3]},
+            {"id": 2, "name": "grass", "isthing": 0, "color": [1, 2, 3]},
             {"id": 3, "name": "car", "isthing": 1},
             {"id": 1, "name": "person", "isthing": 1},
         ],
@@ -151,7 +162,7 @@ def coco(tmp_path):
 def test_coco_lists_things_before_stuff(coco):
     assert [c.name for c in coco.categories] == ["person", "car", "grass"]
     assert [c.is_thing for c in coco.categories] == [True, True, False]
-    assert coco.category_ids == [1, 3, 90]
+    assert coco.category_ids == [1, 3, 2]
     assert coco.categories[2].color == (1, 2, 3)
     person, car = coco.categories[0].color, coco.categories[1].color
     assert person != car and all(0 <= value <= 255 for value in person + car)

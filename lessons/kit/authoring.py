@@ -97,7 +97,7 @@ def export_module(notebook: nbformat.NotebookNode, source: str) -> str | None:
     cells = []
     for cell in _code_cells(notebook, source):
         if cell.text.split("\n", 1)[0].rstrip() == EXPORT:
-            cells.append(Cell(cell.text.partition("\n")[2], cell.where))
+            cells.append(Cell(cell.text.removeprefix(EXPORT), cell.where))
     if not cells:
         return None
     imports, bodies, homes = [], [], {}
@@ -163,13 +163,8 @@ def strip_solutions(solution: nbformat.NotebookNode, source: str) -> nbformat.No
         if stub != whole:
             asked |= _defined_names(_parse(whole, cell.where))
         stubs[cell.where] = stub.removeprefix(EXPORT).lstrip("\n")
-    handed_out = nbformat.from_dict(
-        {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    )
-    handed_out.metadata = {
-        "kernelspec": solution.metadata.get("kernelspec", {}),
-        "language_info": {"name": "python"},
-    }
+    kernel = {k: v for k, v in solution.metadata.items() if k == "kernelspec"}
+    handed_out = nbformat.v4.new_notebook(metadata=kernel | {"language_info": {"name": "python"}})
     remaining = iter(cells)
     for original in solution.cells:
         cell = nbformat.from_dict(original)

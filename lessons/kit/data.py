@@ -89,7 +89,7 @@ class Sample:
                 f"the masks are {_by(self.segments.size)} pixels "
                 f"but the image is {_by(self.image.shape[1:])}"
             )
-        shared = int((self.segments.masks.sum(0) > 1).sum())
+        shared = int((self.segments.masks.sum(0, dtype=torch.int16) > 1).sum())
         if shared:
             raise ValueError(
                 f"the segments of a sample must be disjoint, {shared} pixels are in two"

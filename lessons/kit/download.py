@@ -3,14 +3,13 @@
 Nothing here imports torch, so that the command line stays fast.
 """
 
-import http.client
 import os
 import re
 import shutil
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -49,7 +48,7 @@ ARCHIVES = {
         size=53_723_336,
         megabytes=54,
         folder="PennFudanPed",
-        top="PennFudanPed",
+        top="PennFudanPed/",
         licence="Penn-Fudan pedestrians (Wang et al., ACCV 2007), which states no licence",
     ),
 }
@@ -109,23 +108,20 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float) -> None:
         if error.headers.get("Content-Range") != f"bytes */{have}" or size not in (None, have):
             _remove(part)
             _fetch(url, part, size, timeout)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise LessonsError(f"{url} cannot be reached ({_why(error)}): check the network") from error
     else:
         with response:
             _save(response, url, part, have, size)
 
 
-def _save(
-    response: http.client.HTTPResponse, url: str, part: Path, have: int, size: int | None
-) -> None:
+def _save(response: HTTPResponse, url: str, part: Path, have: int, size: int | None) -> None:
     """Write the body behind the `have` bytes of `part`, or from the start if that is sent."""
     start, total = _extent(response, size)
     if start not in (0, have) or size not in (None, total):
         _remove(part)
         raise LessonsError(
-            f"{url} offers {total} bytes, from byte {start} on, and not the expected "
-            f"{size or total} bytes, from byte {have} on: {_ELSEWHERE}"
+            f"{url} offers bytes {start} to {total}, not {have} to {size or total}: {_ELSEWHERE}"
         )
     _etag(part).unlink(missing_ok=True)
     if (etag := response.headers.get("ETag", "")).startswith('"'):  # W/"…" promises too little
@@ -141,21 +137,20 @@ def _save(
         raise LessonsError(f"{url} sent {got:,} of {total:,} bytes: {_AGAIN}")
 
 
-def _extent(response: http.client.HTTPResponse, size: int | None) -> tuple[int, int | None]:
+def _extent(response: HTTPResponse, size: int | None) -> tuple[int, int | None]:
     """The first byte that is sent and the size of the whole file, `size` where it is not told."""
     if response.status == 206:
-        sent = response.headers.get("Content-Range", "")
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", sent)
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         return (int(match[1]), int(match[2])) if match else (-1, size)
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdigit() else size
 
 
-def _blocks(response: http.client.HTTPResponse, url: str) -> Iterator[bytes]:
+def _blocks(response: HTTPResponse, url: str) -> Iterator[bytes]:
     try:
         while block := response.read(1 << 16):
             yield block
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, HTTPException) as error:
         raise LessonsError(f"{url} broke off ({_why(error)}): {_AGAIN}") from error
 
 
@@ -164,25 +159,30 @@ def _unpack(part: Path, goal: Path, top: str, url: str) -> None:
     unpacked = goal.with_name(goal.name + ".unpacking")
     shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed
     try:
-        with zipfile.ZipFile(part) as archive:
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"{damaged} is damaged")
-            members = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
-            for name in tqdm(members, desc=f"unpacking {goal.name}", unit="file"):
-                if ".." in Path(name).parts or Path(name).is_absolute():
-                    raise zipfile.BadZipFile(f"{name} would leave the folder")
-                archive.extract(name, unpacked)
-        if not (unpacked / top).is_dir():
-            raise zipfile.BadZipFile(f"the folder {top or goal.name} is not in it")
-        (unpacked / top).rename(goal)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        names = _members(part, top)
+    except Exception as error:  # zipfile and its decoders raise many kinds on damaged bytes
         _remove(part)
-        raise LessonsError(
-            f"what {url} sent is not the zip archive of {goal.name} ({_why(error)}) and was "
-            f"removed: {_ELSEWHERE}"
-        ) from error
+        raise LessonsError(f"{url} sent no such archive ({_why(error)}): {_ELSEWHERE}") from error
+    try:
+        with zipfile.ZipFile(part) as archive:
+            for name in tqdm(names, desc=f"unpacking {goal.name}", unit="file"):
+                archive.extract(name, unpacked)
+        (unpacked / top).rename(goal)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _members(part: Path, top: str) -> list[str]:
+    """The names below `top` in the archive; raises where one is damaged or leaves the folder."""
+    with zipfile.ZipFile(part) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
+        names = [n for n in archive.namelist() if n.startswith(top) and "__MACOSX/" not in n]
+    if outside := [n for n in names if ".." in Path(n).parts or Path(n).is_absolute()]:
+        raise zipfile.BadZipFile(f"{outside[0]} would leave the folder")
+    if not names:
+        raise zipfile.BadZipFile(f"{top or 'any file'} is not in it")
+    return names
 
 
 def _etag(part: Path) -> Path:  # the server's name for the version of the file in `part`

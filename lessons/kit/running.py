@@ -1,7 +1,9 @@
 """Run lessons from end to end: an executed notebook, an HTML page each, and an index."""
 
 import html
+import math
 import os
+import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,11 +12,14 @@ from pathlib import Path
 
 import nbformat
 from jinja2 import DictLoader
+from jupyter_client import AsyncKernelClient, AsyncKernelManager
+from jupyter_client.channels import AsyncZMQSocketChannel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from traitlets import Type
 
 from lessons.kit.errors import LessonsError
 
@@ -39,6 +44,31 @@ td, th { text-align: left; padding: .5rem .8rem; border-bottom: 1px solid #ddd }
 td.time { text-align: right; font-variant-numeric: tabular-nums }
 a { color: #0b62a4 } .failed { color: #a4330b; font-weight: 600 } footer { color: #666 }
 """
+
+
+class WakefulChannel(AsyncZMQSocketChannel):
+    """A channel that looks for a message twice a second, whether or not it was woken.
+
+    nbclient sends a widget's answer on the socket on which it waits for a cell's reply. If
+    both meet, asyncio never learns that the reply has come, and the cell waits out its whole
+    limit (seen in every second run of a widget on a busy machine; nbclient issue 312).
+    """
+
+    async def get_msg(self, timeout: float | None = None) -> dict:
+        """The next message. Raises queue.Empty after `timeout` seconds; None waits for ever."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return await super().get_msg(timeout=max(0, min(0.5, end - time.monotonic())))
+            except queue.Empty:
+                if time.monotonic() >= end:
+                    raise
+
+
+class WakefulClient(AsyncKernelClient):
+    """A kernel's client whose shell channel does not oversleep."""
+
+    shell_channel_class = Type(WakefulChannel)
 
 
 @dataclass
@@ -123,8 +153,8 @@ def execute(
     """
     client = NotebookClient(
         notebook,
+        km=AsyncKernelManager(kernel_name="python3", client_class=f"{__name__}.WakefulClient"),
         timeout=CELL_SECONDS,
-        kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         on_cell_complete=advance,
         record_timing=False,

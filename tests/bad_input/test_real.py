@@ -115,6 +115,20 @@ def test_a_split_that_does_not_exist(root):
     assert "'test2017'" in text and "train2017 and val2017" in text
 
 
+def test_missing_files_of_coco_are_found_at_once(root):
+    for file in (PNG, JPG):
+        (root / file).rename(root / "away")
+        (root / file).with_name("another").touch()
+        text = message(lambda: CocoPanoptic("val2017", root))
+        assert f"{root / file} is missing" in text
+        (root / "away").rename(root / file)
+
+
+def test_a_nucleus_image_that_is_missing(root):
+    (root / IMAGE).unlink()
+    assert f"{root / IMAGE} is missing" in message(lambda: nuclei(root))
+
+
 def test_listed_nuclei_that_are_missing(root):
     splits = Path(__file__).parents[2] / "lessons" / "kit" / "nuclei.json"
     first = json.loads(splits.read_text())["test"][0]
@@ -143,6 +157,22 @@ def test_a_damaged_image_is_named(root, file, damage):
     else:
         path.write_text("<html>not found</html>")
     assert str(path) in message(lambda: reader(file)(root))
+
+
+def test_a_wrong_bit_never_becomes_a_wrong_mask(root):
+    noise = np.random.default_rng(0).integers(1, 4, (16, 16))
+    save(root / PEDESTRIAN, np.zeros((16, 16)))
+    save(root / IDS, noise)
+    data = (root / IDS).read_bytes()
+    masks = pedestrians(root).segments.masks
+    refused = 0
+    for at in range(len(data)):
+        (root / IDS).write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        try:
+            assert pedestrians(root).segments.masks.equal(masks), f"byte {at}"
+        except LessonsError:
+            refused += 1
+    assert refused > 0.9 * len(data)
 
 
 @pytest.mark.parametrize("file", [MASK, IDS, PNG])
@@ -222,6 +252,12 @@ def test_a_corrupt_json(root, content):
     (root / JSON).write_bytes(content)
     text = message(lambda: coco(root))
     assert str(root / JSON) in text and "cannot be read as panoptic annotations" in text
+
+
+def test_a_folder_in_the_place_of_the_json(root):
+    (root / JSON).unlink()
+    (root / JSON).mkdir()
+    assert str(root / JSON) in message(lambda: coco(root))
 
 
 def test_a_json_cut_short(root):

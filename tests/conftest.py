@@ -1,0 +1,43 @@
+"""Shapes and types of `lessons` are checked at run time: jaxtyping's annotations, by beartype.
+
+The tests in bad_input/ run with JAXTYPING_DISABLE=1 and see the messages that a user sees.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+if not os.environ.get("JAXTYPING_DISABLE"):
+    install_import_hook("lessons", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def coco():
+    """The 100 COCO images with their panoptic annotations, where they are at hand."""
+    from lessons.kit.errors import LessonsError
+    from lessons.kit.real import CocoPanoptic
+
+    try:
+        return CocoPanoptic()
+    except LessonsError as error:
+        pytest.skip(f"no COCO images: {error}")
+
+
+@pytest.fixture(scope="session")
+def nuclei():
+    """The nuclei images, where they are at hand."""
+    from lessons.kit.errors import LessonsError
+    from lessons.kit.real import Nuclei
+
+    try:
+        return Nuclei("all")
+    except LessonsError as error:
+        pytest.skip(f"no nuclei images: {error}")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The clone's folder."""
+    return Path(__file__).resolve().parents[1]
