@@ -10,7 +10,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 if not os.environ.get("JAXTYPING_DISABLE"):
-    install_import_hook("lessons", "beartype.beartype")
+    install_import_hook("lessons", "typecheck.check")
 
 
 @pytest.fixture(scope="session")

@@ -243,10 +243,8 @@ def map_no_envelope(*arguments):
 
 def map_trapezoid(*arguments):
     def area(precision, recall):
-        envelope = precision.flip(0).cummax(0).values.flip(0)
-        corners = torch.cat([recall.new_zeros(1), recall])
-        heights = torch.cat([envelope[:1], envelope]) if len(envelope) else corners
-        return torch.trapezoid(heights, corners)
+        start = torch.cat([precision[:1], precision]) if len(precision) else recall.new_zeros(1)
+        return torch.trapezoid(start, torch.cat([recall.new_zeros(1), recall]))
 
     return class_areas(*arguments, area)
 
@@ -329,8 +327,8 @@ MEAN_AP = Exercise(
         Mistake(
             "trapezoids",
             map_trapezoid,
-            "You join the points by slanted lines. The envelope is a staircase: between two ranks "
-            "it is flat.",
+            "You join the measured points by slanted lines. The envelope is a staircase: between "
+            "two ranks it is flat.",
         ),
         Mistake(
             "101 points instead of the area",

@@ -43,7 +43,7 @@ def imperfect_detections(
             scores.append(round(float(np.clip(quality, 0.01, 1)), 2))
     if not masks:
         return empty_segments(truth.size, with_scores=True)
-    order = rng.permutation(len(masks))
+    order = rng.permutation(len(masks)).tolist()
     return Segments(torch.stack(masks), torch.tensor(labels), torch.tensor(scores))[order]
 
 

@@ -1,0 +1,1 @@
+"""Speed against the reference implementations, measured side by side in one run: `make bench`."""

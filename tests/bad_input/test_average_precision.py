@@ -1,0 +1,45 @@
+"""What cannot be compared is named: the image, the argument, what was found there."""
+
+import pytest
+import torch
+
+from lessons.average_precision import evaluate_instances, mask_iou
+from lessons.kit.data import Category, Segments
+
+KINDS = [Category("sheep", True, (0, 0, 0)), Category("meadow", False, (0, 255, 0))]
+
+
+def segments(size=(8, 8), label=0, score=0.5):
+    scores = None if score is None else torch.tensor([score])
+    return Segments(torch.ones(1, *size, dtype=torch.bool), torch.tensor([label]), scores)
+
+
+WRONG = {
+    "no scores": (segments(score=None), segments(), "image 1: the prediction has no scores"),
+    "a score is NaN": (segments(score=float("nan")), segments(), "image 1: a score .* is NaN"),
+    "another size": (segments((8, 9)), segments(), r"image 1: predicted masks are \(8, 9\)"),
+    "unknown predicted label": (
+        segments(label=2),
+        segments(),
+        "image 1: predicted label 2 is none",
+    ),
+    "unknown true label": (segments(), segments(label=-1), "image 1: true label -1 is none of 2"),
+}
+
+
+@pytest.mark.parametrize("prediction, target, message", WRONG.values(), ids=WRONG.keys())
+def test_the_image_is_named(prediction, target, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_instances([segments(), prediction], [segments(), target], KINDS)
+
+
+def test_as_many_predictions_as_targets():
+    with pytest.raises(ValueError, match="2 predictions for 1 targets"):
+        evaluate_instances([segments(), segments()], [segments()], KINDS)
+
+
+def test_masks_of_two_sizes():
+    with pytest.raises(
+        ValueError, match=r"predictions are \(4, 5\) pixels but targets are \(5, 4\)"
+    ):
+        mask_iou(torch.ones(1, 4, 5, dtype=torch.bool), torch.ones(2, 5, 4, dtype=torch.bool))

@@ -1,0 +1,285 @@
+"""Lesson 01 against pycocotools, digit by digit, and against itself written as loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from lessons.average_precision import (
+    AREA_RANGES,
+    average_precision,
+    count_bits,
+    evaluate_instances,
+    mask_iou,
+    match_detections,
+    pack_bits,
+    precision_recall,
+)
+from lessons.kit.data import Category, Segments, empty_segments
+from lessons.kit.imperfect import imperfect_detections
+from lessons.kit.peers import coco_evaluate, coco_mask_iou
+from lessons.kit.scenes import Scenes
+
+SEEDS = (0, 1, 2)  # twenty in the benchmark
+
+
+def assert_equal_to_pycocotools(predictions, targets, categories):
+    """Every number, the classes' included, to 1e-9; NaN where pycocotools has none."""
+    ours = evaluate_instances(predictions, targets, categories)
+    theirs = coco_evaluate(predictions, targets, categories)
+    assert ours.keys() == theirs.keys()
+    assert ours["per_class"].keys() == theirs["per_class"].keys()
+    pairs = [(ours, theirs)] + [
+        (ours["per_class"][k], theirs["per_class"][k]) for k in ours["per_class"]
+    ]
+    for mine, reference in pairs:
+        for name in (*[f"ap_{size}" for size in AREA_RANGES], "ap", "ap50", "ap75"):
+            assert mine[name] == pytest.approx(reference[name], abs=1e-9, nan_ok=True), name
+    return ours
+
+
+def spoiled(samples, categories, seed, **options):
+    rng = np.random.default_rng(seed)
+    return [imperfect_detections(sample, categories, rng, **options) for sample in samples]
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return Scenes.validation()
+
+
+@pytest.fixture(scope="module")
+def coco_samples(coco):
+    return list(coco)
+
+
+# ---------------------------------------------------------------- whole data sets
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ap_equals_pycocotools_on_coco(coco, coco_samples, seed):
+    targets = [sample.segments for sample in coco_samples]
+    assert any(target.is_crowd.any() for target in targets)
+    detections = spoiled(coco_samples, coco.categories, seed)
+    result = assert_equal_to_pycocotools(detections, targets, coco.categories)
+    assert 0.05 < result["ap"] < result["ap50"] < 0.95
+    assert any(math.isnan(row["ap"]) for row in result["per_class"].values())  # absent classes
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ap_equals_pycocotools_on_scenes(scenes, seed):
+    samples = [scenes[i] for i in range(20 * seed, 20 * seed + 20)]
+    targets = [sample.segments for sample in samples]
+    for options in ({}, {"shift": 0.03, "double": 1.0}, {"relabel": 0.8}):
+        detections = spoiled(samples, scenes.categories, seed, **options)
+        assert_equal_to_pycocotools(detections, targets, scenes.categories)
+
+
+def test_ap_equals_pycocotools_on_nuclei(nuclei):
+    samples = [nuclei[i] for i in range(12)]
+    detections = spoiled(samples, nuclei.categories, 0)
+    targets = [sample.segments for sample in samples]
+    assert_equal_to_pycocotools(detections, targets, nuclei.categories)
+
+
+def test_more_than_a_hundred_detections_of_a_class(nuclei):
+    crowded = max((nuclei[i] for i in range(40)), key=lambda sample: len(sample.segments))
+    found = spoiled([crowded], nuclei.categories, 0, drop=0, double=1, shift=0.01)
+    assert len(found[0]) > 100
+    result = assert_equal_to_pycocotools(found, [crowded.segments], nuclei.categories)
+    more = evaluate_instances(
+        found, [crowded.segments], nuclei.categories, max_detections=len(found[0])
+    )
+    assert more["ap"] != result["ap"]
+
+
+def test_perfect_predictions_have_one(scenes):
+    samples = [scenes[i] for i in range(10)]
+    found = spoiled(samples, scenes.categories, 0, drop=0, double=0, relabel=0, shift=0)
+    result = evaluate_instances(found, [s.segments for s in samples], scenes.categories)
+    assert result["ap"] == result["ap50"] == result["ap_small"] == 1
+
+
+# ---------------------------------------------------------------- the edges
+
+
+def test_no_predictions(scenes):
+    samples = [scenes[i] for i in range(5)]
+    nothing = [empty_segments(s.segments.size, with_scores=True) for s in samples]
+    targets = [s.segments for s in samples]
+    assert assert_equal_to_pycocotools(nothing, targets, scenes.categories)["ap"] == 0
+
+
+def test_an_image_without_ground_truth(scenes):
+    samples = [scenes[i] for i in range(4)]
+    found = spoiled(samples, scenes.categories, 0, shift=0.02)
+    targets = [s.segments for s in samples[:3]] + [samples[3].segments[:0]]
+    with_false = assert_equal_to_pycocotools(found, targets, scenes.categories)
+    alone = evaluate_instances(found[:3], targets[:3], scenes.categories)
+    assert with_false["ap"] < alone["ap"]
+
+
+def test_one_class_is_missing(scenes):
+    samples = [scenes[i] for i in range(8)]
+    found = spoiled(samples, scenes.categories, 0)
+    targets = [s.segments[s.segments.labels != 2] for s in samples]  # no house anywhere
+    result = assert_equal_to_pycocotools(found, targets, scenes.categories)
+    assert math.isnan(result["per_class"]["house"]["ap"]) and result["ap"] > 0
+
+
+def test_nothing_at_all_is_nan(scenes):
+    nothing = empty_segments((8, 8), with_scores=True)
+    result = evaluate_instances([nothing], [empty_segments((8, 8))], scenes.categories)
+    assert math.isnan(result["ap"]) and math.isnan(result["per_class"]["sheep"]["ap50"])
+    assert math.isnan(evaluate_instances([], [], scenes.categories)["ap"])
+
+
+def test_equal_scores_keep_the_order_in_which_they_came(scenes):
+    samples = [scenes[i] for i in range(10)]
+    found = spoiled(samples, scenes.categories, 1, double=1)
+    tied = [Segments(d.masks, d.labels, torch.full((len(d),), 0.5)) for d in found]
+    assert_equal_to_pycocotools(tied, [s.segments for s in samples], scenes.categories)
+
+
+def test_things_exactly_at_the_edges_of_the_area_ranges():
+    masks = torch.zeros(4, 128, 128, dtype=torch.bool)
+    for mask, side in zip(masks, (31, 32, 33, 96), strict=True):
+        mask[:side, :side] = True
+    kinds = [Category("square", True, (0, 0, 0))]
+    targets = [Segments(mask[None], torch.tensor([0])) for mask in masks]
+    found = [Segments(mask[None], torch.tensor([0]), torch.tensor([0.5])) for mask in masks]
+    found[2] = Segments(masks[1:2], torch.tensor([0]), torch.tensor([0.9]))
+    assert_equal_to_pycocotools(found, targets, kinds)
+
+
+def test_other_thresholds_and_area_ranges(scenes):
+    samples = [scenes[i] for i in range(10)]
+    found, targets = spoiled(samples, scenes.categories, 0), [s.segments for s in samples]
+    result = evaluate_instances(
+        found, targets, scenes.categories, thresholds=[0.3], area_ranges={"tiny": (0, 100)}
+    )
+    assert result["ap"] > evaluate_instances(found, targets, scenes.categories)["ap50"]
+    assert math.isnan(result["ap50"]) and "ap_small" not in result and 0 < result["ap_tiny"] < 1
+
+
+def test_stuff_does_not_count(scenes):
+    samples = [scenes[i] for i in range(6)]
+    found, targets = spoiled(samples, scenes.categories, 0), [s.segments for s in samples]
+    with_stuff = [
+        Segments(
+            torch.cat([d.masks, t.masks]),
+            torch.cat([d.labels, torch.full_like(t.labels, 4)]),
+            torch.cat([d.scores, torch.ones(len(t))]),
+        )
+        for d, t in zip(found, targets, strict=True)
+    ]
+    expected = evaluate_instances(found, targets, scenes.categories)
+    assert evaluate_instances(with_stuff, targets, scenes.categories)["ap"] == expected["ap"]
+
+
+# ---------------------------------------------------------------- the parts
+
+masks = arrays(bool, array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=9))
+
+
+@given(masks, st.integers(0, 3), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_mask_iou_equals_pycocotools_and_loops(array, count, random):
+    predictions = torch.from_numpy(array)
+    targets = torch.zeros(count, *predictions.shape[1:], dtype=torch.bool)
+    for mask in targets:
+        mask.view(-1)[: random.randint(0, mask.numel())] = True
+    crowd = torch.tensor([random.random() < 0.5 for _ in range(count)], dtype=torch.bool)
+    iou = mask_iou(predictions, targets, crowd)
+    assert iou.shape == (len(predictions), count) and iou.dtype == torch.float64
+    if count:
+        torch.testing.assert_close(iou, coco_mask_iou(predictions, targets, crowd), atol=0, rtol=0)
+    for a, p in enumerate(predictions):
+        for b, g in enumerate(targets):
+            either = p if crowd[b] else p | g
+            expected = int((p & g).sum()) / max(int(either.sum()), 1)
+            assert iou[a, b].item() == expected
+
+
+@given(masks)
+@settings(max_examples=40, deadline=None)
+def test_packed_masks_have_as_many_bits_as_pixels(array):
+    words = pack_bits(torch.from_numpy(array))
+    assert count_bits(words).tolist() == array.sum(axis=(1, 2)).tolist()
+
+
+def greedy_by_loops(iou, threshold, ignored, crowd):
+    """COCO's rule for one threshold, one detection and one thing at a time."""
+    taken, matches = set(), []
+    for row in iou:
+        best = -1
+        for wanted in (False, True):  # things that count first, ignored ones only then
+            for g, overlap in enumerate(row):
+                free = g not in taken or crowd[g]
+                enough = overlap >= max(min(threshold, 1 - 1e-10), row[best] if best >= 0 else 0)
+                if ignored[g] == wanted and free and enough:
+                    best = g
+            if best >= 0:
+                break
+        matches.append(best)
+        taken.add(best)
+    return matches
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_matching_equals_the_rule_written_as_loops(seed):
+    rng = np.random.default_rng(seed)
+    d, g, r = rng.integers(0, 8), rng.integers(0, 6), 3
+    iou = torch.from_numpy(rng.integers(0, 11, (d, g)) / 10)  # many equal, some at a threshold
+    crowd = torch.from_numpy(rng.random(g) < 0.3)
+    ignored = torch.from_numpy(rng.random((r, g)) < 0.4) | crowd
+    thresholds = torch.tensor([0.3, 0.5, 1.0], dtype=torch.float64)
+    matches = match_detections(iou, thresholds, ignored, crowd)
+    assert matches.shape == (r, 3, d)
+    for i in range(r):
+        for j, threshold in enumerate(thresholds.tolist()):
+            expected = greedy_by_loops(iou.tolist(), threshold, ignored[i].tolist(), crowd)
+            assert matches[i, j].tolist() == expected
+
+
+def test_matching_needs_no_crowds_and_nothing_ignored():
+    iou = torch.tensor([[0.9, 0.6], [0.8, 0.0], [0.7, 0.6]]).double()
+    assert match_detections(iou, torch.tensor([0.5]).double()).tolist() == [[0, -1, 1]]
+
+
+def test_a_detection_that_does_not_count_changes_nothing():
+    true = torch.tensor([True, False, True])
+    false = torch.tensor([False, False, False])
+    precision, recall = precision_recall(true, false, 4)
+    assert precision.tolist() == [1, 1, 1] and recall.tolist() == [0.25, 0.25, 0.5]
+    late, _ = precision_recall(torch.tensor([False, True]), torch.tensor([False, False]), 1)
+    assert late.tolist() == [0, 1]
+
+
+@given(st.lists(st.booleans(), max_size=30), st.integers(0, 10))
+@settings(max_examples=60, deadline=None)
+def test_average_precision_equals_its_definition(verdicts, missed):
+    hits = torch.tensor(verdicts, dtype=torch.bool)
+    targets = int(hits.sum()) + missed
+    if targets == 0:
+        return
+    precision, recall = precision_recall(hits, ~hits, targets)
+    readings = [
+        max(
+            (p for p, r in zip(precision.tolist(), recall.tolist(), strict=True) if r >= at),
+            default=0,
+        )
+        for at in np.linspace(0, 1, 101)
+    ]
+    assert average_precision(precision, recall).item() == pytest.approx(
+        np.mean(readings), abs=1e-12
+    )
+
+
+def test_no_detections_have_an_average_precision_of_zero():
+    nothing = torch.zeros(3, 0, dtype=torch.float64)
+    assert average_precision(nothing, nothing).tolist() == [0, 0, 0]

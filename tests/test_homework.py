@@ -1,0 +1,65 @@
+"""All homework: solutions pass, stubs say "to do", each known mistake gets its own hint."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import nbformat
+import pytest
+from homework_checks import (
+    assert_mistakes_get_their_own_hint,
+    assert_solutions_pass,
+    assert_stubs_are_to_do,
+)
+
+from lessons.kit.authoring import lesson_name
+
+ROOT = Path(__file__).resolve().parents[1]
+SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
+NAMES = [lesson_name(path) for path in SOLUTIONS]
+
+
+def homework_of(name):
+    return importlib.import_module(f"lessons.homework.{name}").homework
+
+
+def functions_of(path, names):
+    """The exercises' functions as a notebook defines them, with the imports that they need."""
+    parts = []
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "code":
+            for node in ast.parse(cell.source).body:
+                ours = isinstance(node, ast.FunctionDef) and node.name in names
+                if ours or isinstance(node, ast.Import | ast.ImportFrom):
+                    parts.append(node)
+    space = {}
+    exec(compile(ast.Module(parts, []), path.name, "exec"), space)
+    return {name: space[name] for name in names}
+
+
+def test_there_is_homework():
+    assert NAMES
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=NAMES)
+def test_every_solution_passes(path):
+    homework = homework_of(lesson_name(path))
+    assert_solutions_pass(homework, functions_of(path, homework.exercises))
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=NAMES)
+def test_every_stub_is_to_do(path):
+    homework = homework_of(lesson_name(path))
+    handed_out = ROOT / "notebooks/homework" / path.name
+    assert_stubs_are_to_do(homework, functions_of(handed_out, homework.exercises))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_mistake_gets_its_own_hint(name):
+    assert_mistakes_get_their_own_hint(homework_of(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_exercises_and_a_stretch(name):
+    exercises = list(homework_of(name).exercises.values())
+    assert [exercise.stretch for exercise in exercises] == [False, False, False, True]
