@@ -169,7 +169,7 @@ def judge_image(
     ranked, labels = prediction.labels.cpu()[order], target.labels.cpu()
     for k in set(classes) & (set(ranked.tolist()) | set(labels.tolist())):
         mine, theirs = order[ranked == k][:max_detections], (labels == k).nonzero()[:, 0]
-        d, g = found[mine.numpy().reshape(-1)], true[theirs.numpy().reshape(-1)]
+        d, g = found[mine.numpy()], true[theirs.numpy()]
         ignored = crowd[theirs] | outside(g)  # r g
         iou = packed_iou(d, g, crowd[theirs])
         matches = match_detections(iou, thresholds, ignored, crowd[theirs])  # r t d

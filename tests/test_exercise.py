@@ -166,6 +166,25 @@ def test_a_mistake_on_some_inputs_only_is_not_taken_for_the_known_one(exercise):
     assert verdict.state == "wrong" and verdict.mistake is None
 
 
+def test_a_known_mistake_is_seen_behind_a_mishandled_empty_input(exercise):
+    def careless(table):  # columns, and nothing is raised for the empty table
+        return column_means(table) if table.numel() else torch.zeros(5)
+
+    def crashing(table):  # columns, and another exception for the empty table
+        return column_means(table) if table.numel() else 1 / 0
+
+    assert judge(exercise, careless).mistake is MISTAKES[0]
+    assert judge(exercise, crashing).mistake is MISTAKES[0]
+
+
+def test_one_telling_input_is_not_enough(exercise):
+    def crashing_but_once(table):
+        return column_means(table) if table.shape == (7, 2) else 1 / 0
+
+    verdict = judge(exercise, crashing_but_once)
+    assert verdict.state == "wrong" and verdict.mistake is None
+
+
 def test_a_hint_is_missing_where_a_mistake_equals_the_reference(exercise):
     same = Mistake("none at all", lambda table: row_means(table), "This is right.")
     broken = Homework("x", [Exercise(row_means, tables, [same, same], 1, 1)])

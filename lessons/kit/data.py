@@ -41,15 +41,18 @@ class Segments:
     is_crowd: Bool[Tensor, "n"] | None = None
 
     def __post_init__(self):
-        if self.masks.ndim != 3 or self.masks.dtype != torch.bool:
+        masks = self.masks
+        if not isinstance(masks, Tensor) or masks.ndim != 3 or masks.dtype != torch.bool:
             raise ValueError(
-                f"masks must be a boolean tensor of shape (n, h, w), not {_describe(self.masks)}"
+                f"masks must be a boolean tensor of shape (n, h, w), not {_describe(masks)}"
             )
         for name in ("labels", "scores", "is_crowd"):
             value = getattr(self, name)
-            if value is not None and tuple(value.shape) != (len(self.masks),):
+            if value is not None and not isinstance(value, Tensor):
+                raise ValueError(f"{name} must be a tensor, not {_describe(value)}")
+            if value is not None and tuple(value.shape) != (len(masks),):
                 raise ValueError(
-                    f"{name} must have one entry for each of the {len(self.masks)} masks, "
+                    f"{name} must have one entry for each of the {len(masks)} masks, "
                     f"not the shape {tuple(value.shape)}"
                 )
 
@@ -84,6 +87,9 @@ class Sample:
     segments: Segments
 
     def __post_init__(self):
+        image = self.image
+        if not isinstance(image, Tensor) or image.ndim != 3 or len(image) != 3:
+            raise ValueError(f"image must be a tensor of shape (3, h, w), not {_describe(image)}")
         if self.segments.size != tuple(self.image.shape[1:]):
             raise ValueError(
                 f"the masks are {_by(self.segments.size)} pixels "

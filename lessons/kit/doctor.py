@@ -84,6 +84,6 @@ def _data(root: Path) -> list[str]:
         try:
             lines.append(f"  {name:<10} {len(load())} images")
         except LessonsError:
-            get = f": lessons download {name}" if name in ARCHIVES else ", not needed by any lesson"
+            get = f": lessons download {name}" if name in ARCHIVES else ": optional, its official archives go to coco/ there"
             lines.append(f"  {name:<10} not found{get}")
     return lines

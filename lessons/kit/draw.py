@@ -237,7 +237,7 @@ def draw_curves(
 
 
 def draw_box(
-    ax: Axes, box: Sequence[float], color: str = INK, label: str = "", dashed: bool = False
+    ax: Axes, box: Sequence[float] | Tensor, color: str = INK, label: str = "", dashed: bool = False
 ) -> None:
     """A box x0, y0, x1, y1 in pixels, over a picture."""
     x0, y0, x1, y1 = (float(side) for side in box)

@@ -204,18 +204,33 @@ def _findings(
         problem = _problem(exercise, wanted, outcome)
         if problem:
             line = f"✗ {name}: {_given(exercise, arguments)}{problem}"
-            return "wrong", line, _known_mistake(exercise, inputs, run.outcomes)
+            return "wrong", line, _known_mistake(exercise, inputs, expected, run.outcomes)
     return "passed", f"✓ {name}: passed, {exercise.points} of {points}", None
 
 
 def _known_mistake(
-    exercise: Exercise, inputs: list[tuple], outcomes: Sequence["_Outcome"]
+    exercise: Exercise,
+    inputs: list[tuple],
+    expected: Sequence["_Outcome"],
+    outcomes: Sequence["_Outcome"],
 ) -> Mistake | None:
-    """The first known mistake with the same outcome on every input."""
-    for mistake in exercise.mistakes:
-        wrong = _run(exercise, mistake.function, inputs).outcomes
+    """The known mistake with the same outcome on every input, or else on every telling one.
+
+    Telling are the inputs on which the mistake itself is wrong and the submission returned
+    something; two at least. So an empty input that is mishandled too does not hide a mistake.
+    """
+    runs = [(each, _run(exercise, each.function, inputs).outcomes) for each in exercise.mistakes]
+    for mistake, wrong in runs:
         pairs = zip(wrong, outcomes, strict=True)
         if not any(_problem(exercise, *pair) for pair in pairs):
+            return mistake
+    for mistake, wrong in runs:
+        telling = [
+            (bad, outcome)
+            for bad, wanted, outcome in zip(wrong, expected, outcomes, strict=True)
+            if outcome.error is None and _problem(exercise, wanted, bad)
+        ]
+        if len(telling) >= 2 and not any(_problem(exercise, *pair) for pair in telling):
             return mistake
     return None
 

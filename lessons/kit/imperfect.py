@@ -39,7 +39,7 @@ def imperfect_detections(
             dx, dy = rng.normal(0, shift, 2)
             masks.append(_moved(mask, round(dy * height.item()), round(dx * width.item())))
             labels.append(int(rng.choice(classes)) if rng.random() < relabel else label)
-            quality = 1 - 2 * np.hypot(dx, dy) + rng.normal(0, 0.15)
+            quality = 0.9 - 2 * np.hypot(dx, dy) + rng.normal(0, 0.12)
             scores.append(round(float(np.clip(quality, 0.01, 1)), 2))
     if not masks:
         return empty_segments(truth.size, with_scores=True)

@@ -34,8 +34,8 @@ WRONG_FIELDS = {
     "too many scores": ({"scores": torch.rand(3)}, r"scores .* the 2 masks, not .*\(3,\)"),
     "scores per class": ({"scores": torch.rand(2, 5)}, r"scores .* the 2 masks, not .*\(2, 5\)"),
     "one crowd": ({"is_crowd": torch.ones(1).bool()}, r"is_crowd .* the 2 masks, not .*\(1,\)"),
-    "a list of labels": ({"labels": [0, 1]}, "labels must be a tensor .* the 2 masks, not list"),
-    "a list of scores": ({"scores": [0.5, 1.0]}, "scores must be a tensor .*, not list"),
+    "a list of labels": ({"labels": [0, 1]}, "labels must be a tensor, not list"),
+    "a list of scores": ({"scores": [0.5, 1.0]}, "scores must be a tensor, not list"),
 }
 
 
@@ -53,13 +53,13 @@ def test_an_image_of_another_size_than_its_masks(size):
 
 @pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (4, 6, 3), (1, 3, 4, 6)])
 def test_an_image_that_is_no_colour_image(shape):
-    with pytest.raises(ValueError, match="^the image must be a tensor of shape") as error:
+    with pytest.raises(ValueError, match=r"^image must be a tensor of shape \(3, h, w\)") as error:
         Sample(torch.rand(shape), empty_segments((4, 6)))
     assert str(shape) in str(error.value)
 
 
 def test_an_image_that_is_no_tensor():
-    with pytest.raises(ValueError, match="^the image must be a tensor of shape .*, not ndarray"):
+    with pytest.raises(ValueError, match="^image must be a tensor of shape .*, not ndarray$"):
         Sample(np.zeros((3, 4, 6)), empty_segments((4, 6)))
 
 
@@ -74,5 +74,7 @@ def test_segments_that_overlap():
 @pytest.mark.parametrize("label", [2, -1, 255])
 def test_a_label_of_no_category(choose, label):
     segments = Segments(MASKS, torch.tensor([1, label]))
-    with pytest.raises(ValueError, match=rf"label {label} is not one of the 2 categories \(0 … 1\)"):
+    with pytest.raises(
+        ValueError, match=rf"label {label} is not one of the 2 categories \(0 … 1\)"
+    ):
         choose(segments, KINDS)
