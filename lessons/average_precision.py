@@ -20,7 +20,8 @@ from lessons.kit.data import Category, Segments, is_crowd
 def pack_bits(masks: Bool[Tensor, "n h w"]) -> UInt64[np.ndarray, "n words"]:
     """Each mask as a row of 64-bit words, one bit a pixel, the last word filled up with zeros."""
     packed = np.packbits(masks.flatten(1).cpu().numpy(), axis=1)
-    filled = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), dtype=np.uint8)
+    whole = math.ceil(packed.shape[1] / 8) * 8  # bytes, up to a whole number of words
+    filled = np.zeros((len(packed), whole), dtype=np.uint8)
     filled[:, : packed.shape[1]] = packed
     return filled.view(np.uint64)
 
@@ -95,7 +96,7 @@ def match_detections(
         best = num_things - 1 - rank[..., ::-1].argmax(-1)  # of equal ones the last
         found = rank.max(-1) > 0
         matches[..., d] = torch.from_numpy(np.where(found, best, -1))
-        free &= ~(found[..., None] & (best[..., None] == np.arange(num_things)))
+        free &= ~(found[..., None] & (best[..., None] == np.arange(num_things)))  # now taken
     return matches
 
 
@@ -174,11 +175,13 @@ def judge_image(
         iou = packed_iou(d, g, crowd[theirs])
         matches = match_detections(iou, thresholds, ignored, crowd[theirs])  # r t d
         hit = matches >= 0
-        padded = torch.cat([ignored, ignored.new_zeros(len(ranges), 1)], dim=1)  # −1 is no thing
-        taken_ignored = padded[torch.arange(len(ranges))[:, None, None], matches]
-        void = torch.where(hit, taken_ignored, outside(d)[:, None])
+        # Neither true nor false: it took an ignored thing, or nothing and has another size.
+        nothing = ignored.new_zeros(len(ranges), 1)
+        table = torch.cat([ignored, nothing], dim=1)[:, None].expand(-1, len(thresholds), -1)
+        took_ignored = table.gather(2, torch.where(hit, matches, len(g)))
+        neutral = torch.where(hit, took_ignored, outside(d)[:, None])
         scores = prediction.scores.cpu()[mine].double()
-        judged[k] = Judged(scores, hit & ~void, ~hit & ~void, (~ignored).sum(1))
+        judged[k] = Judged(scores, hit & ~neutral, ~hit & ~neutral, (~ignored).sum(1))
     return judged
 
 

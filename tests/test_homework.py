@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from homework_checks import (
     assert_mistakes_get_their_own_hint,
     assert_solutions_pass,
@@ -63,3 +64,11 @@ def test_every_mistake_gets_its_own_hint(name):
 def test_three_exercises_and_a_stretch(name):
     exercises = list(homework_of(name).exercises.values())
     assert [exercise.stretch for exercise in exercises] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_reference_fails_on_its_inputs(name):
+    """An input that breaks the reference would ask the students to break too."""
+    for exercise in homework_of(name).exercises.values():
+        for arguments in exercise.inputs(torch.Generator().manual_seed(0)):
+            exercise.call(exercise.reference, *arguments)

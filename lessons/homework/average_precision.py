@@ -21,6 +21,9 @@ from lessons.kit.exercise import Exercise, Homework, Mistake
 
 def mask_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Masks of two overlapping rectangles each, some at the image's edge, one empty, one full."""
+    small = torch.zeros(2, 5, 5, dtype=torch.bool)
+    small[0, :4, :4] = small[1, 1:, 1:] = True
+    yield small[:1], small[1:], 1
     for n, m, h, w, width in ((3, 4, 20, 31, 1), (4, 2, 33, 18, 2), (1, 1, 12, 12, 3)):
         yield random_masks(n, h, w, generator), random_masks(m, h, w, generator), width
     full, hole = torch.ones(1, 9, 11, dtype=torch.bool), torch.ones(1, 9, 11, dtype=torch.bool)
@@ -42,6 +45,11 @@ def random_masks(n: int, h: int, w: int, generator: torch.Generator) -> Tensor:
     return masks
 
 
+def pool(values, width, padding=0):
+    """The maximum over squares of 2·width + 1 pixels, for (n, h, w), n = 0 included."""
+    return F.max_pool2d(values[:, None], 2 * width + 1, stride=1, padding=padding)[:, 0]
+
+
 def boxes_iou(predictions, targets, width):
     def filled(masks):
         out = torch.zeros_like(masks)
@@ -59,7 +67,7 @@ def whole_mask_iou(predictions, targets, width):
 
 def outer_band_iou(predictions, targets, width):
     def band(masks):
-        grown = F.max_pool2d(masks.float(), 2 * width + 1, stride=1, padding=width) > 0
+        grown = pool(masks.float(), width, padding=width) > 0
         return grown & ~masks
 
     return mask_iou(band(predictions), band(targets))
@@ -67,15 +75,40 @@ def outer_band_iou(predictions, targets, width):
 
 def edge_forgotten_iou(predictions, targets, width):
     def band(masks):
-        return masks & (F.max_pool2d((~masks).float(), 2 * width + 1, 1, padding=width) > 0)
+        return masks & (pool((~masks).float(), width, padding=width) > 0)
 
     return mask_iou(band(predictions), band(targets))
 
 
+def padded_band(masks, width):
+    background = F.pad((~masks).float(), (width,) * 4, value=1)
+    return masks & (pool(background, width) > 0)
+
+
 def band_too_thin_iou(predictions, targets, width):
+    return boundary_iou(predictions, targets, 1)
+
+
+def band_too_wide_iou(predictions, targets, width):
+    return boundary_iou(predictions, targets, width + 1)
+
+
+def interior_iou(predictions, targets, width):
+    def interior(masks):
+        return masks & ~padded_band(masks, width)
+
+    return mask_iou(interior(predictions), interior(targets))
+
+
+def diamond_iou(predictions, targets, width):
     def band(masks):
-        background = F.pad((~masks).float(), (1, 1, 1, 1), value=1)
-        return masks & (F.max_pool2d(background, 3, stride=1) > 0)
+        background = F.pad((~masks).float(), (width,) * 4, value=1)
+        for _ in range(width):  # steps to the four neighbours only
+            rows = F.max_pool2d(background[:, None], (3, 1), stride=1, padding=(1, 0))[:, 0]
+            columns = F.max_pool2d(background[:, None], (1, 3), stride=1, padding=(0, 1))[:, 0]
+            background = torch.maximum(rows, columns)
+        h, w = masks.shape[1:]
+        return masks & (background[:, width : width + h, width : width + w] > 0)
 
     return mask_iou(band(predictions), band(targets))
 
@@ -114,6 +147,24 @@ BOUNDARY = Exercise(
             band_too_thin_iou,
             "Right for width 1 only. How many layers of pixels have to come off?",
         ),
+        Mistake(
+            "one layer too many",
+            band_too_wide_iou,
+            "Your band is one pixel too wide. How many moves is the outermost pixel of a mask from "
+            "the outside?",
+        ),
+        Mistake(
+            "the interior",
+            interior_iou,
+            "You compare what lies inside the bands. The band is what is left of the mask without "
+            "its interior.",
+        ),
+        Mistake(
+            "only four neighbours",
+            diamond_iou,
+            "Right but at corners: in king's moves a diagonal step is one move, so the "
+            "neighbourhood is a square.",
+        ),
     ],
 )
 
@@ -122,11 +173,11 @@ BOUNDARY = Exercise(
 
 def iou_matrices(generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
     """Matrices of multiples of 0.1, so that some are equal and some equal the threshold."""
+    yield torch.tensor([[0.9, 0.6], [0.8, 0.0], [0.7, 0.6]]), 0.5
+    yield torch.tensor([[0.5, 0.5], [0.5, 0.5]]), 0.5
     for d, g, threshold in ((6, 3, 0.5), (4, 7, 0.5), (1, 1, 0.3), (8, 2, 0.7), (5, 5, 0.2)):
         yield torch.randint(0, 10, (d, g), generator=generator) / 10, threshold
     yield (torch.randint(0, 10, (9, 4), generator=generator) / 10).double(), 0.5
-    yield torch.tensor([[0.9, 0.6], [0.8, 0.0], [0.7, 0.6]]), 0.5
-    yield torch.tensor([[0.5, 0.5], [0.5, 0.5]]), 0.5
     yield torch.zeros(3, 0), 0.5
     yield torch.zeros(0, 3), 0.5
 
@@ -146,6 +197,11 @@ def voc_second_choice(iou, threshold):
 
 def voc_strict(iou, threshold):
     return match_voc(torch.where(iou == threshold, 0, iou), threshold)
+
+
+def voc_last_of_equals(iou, threshold):
+    matches = match_voc(iou.flip(1), threshold)
+    return torch.where(matches >= 0, iou.shape[1] - 1 - matches, -1)
 
 
 def voc_last_first(iou, threshold):
@@ -181,7 +237,13 @@ VOC = Exercise(
         Mistake(
             "> for ≥ at the threshold",
             voc_strict,
-            "Right, but for an IoU that is exactly the threshold: that is good enough.",
+            "Almost: an IoU that equals the threshold is a match too.",
+        ),
+        Mistake(
+            "the last of equal favourites",
+            voc_last_of_equals,
+            "Two things have the same IoU with a detection, and you take the last. The first was "
+            "asked for.",
         ),
         Mistake(
             "from the worst detection up",
@@ -269,6 +331,16 @@ def map_undetected_classes(scores, true_positive, labels, num_targets):
     return mean_average_precision(scores, true_positive, labels, num_targets * detected)
 
 
+def map_weighted(scores, true_positive, labels, num_targets):
+    classes = torch.arange(len(num_targets))
+    each = [
+        mean_average_precision(scores, true_positive, labels, num_targets * (classes == k))
+        for k in num_targets.nonzero()[:, 0]
+    ]
+    weights = num_targets[num_targets > 0] / num_targets.sum()
+    return (torch.tensor(each).double() * weights).sum().item() if each else float("nan")
+
+
 def map_not_ranked(scores, true_positive, labels, num_targets):
     order = -torch.arange(len(scores)).double()
     return mean_average_precision(order, true_positive, labels, num_targets)
@@ -306,6 +378,12 @@ MEAN_AP = Exercise(
             map_undetected_classes,
             "A class with things but without detections is missing from your mean. Missing "
             "everything is not the same as having nothing to find.",
+        ),
+        Mistake(
+            "a mean weighted by the number of things",
+            map_weighted,
+            "Large classes count more in your mean. Every class that exists has the same weight, "
+            "the rare ones too.",
         ),
         Mistake(
             "no ranking",

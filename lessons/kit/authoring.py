@@ -63,12 +63,12 @@ def _wanted_files(root: Path) -> dict[Path, str]:
         wanted[path] = text
 
     for path in sorted((root / "notebooks").glob("*.ipynb")):
-        module = export_module(_read_notebook(path), path.relative_to(root).as_posix())
+        module = export_module(read_notebook(path), path.relative_to(root).as_posix())
         if module:
             want(root / "lessons" / f"{lesson_name(path)}.py", module)
     for path in sorted((root / "solutions").glob("*.ipynb")):
         source = path.relative_to(root).as_posix()
-        solution = _read_notebook(path)
+        solution = read_notebook(path)
         answers = export_module(solution, source)
         if answers:
             want(root / "lessons/homework/answers" / f"{lesson_name(path)}.py", answers)
@@ -280,7 +280,8 @@ def _without_lines(text: str, nodes: list[ast.stmt]) -> str:
     return "\n".join(kept).strip("\n").rstrip()
 
 
-def _read_notebook(path: Path) -> nbformat.NotebookNode:
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """The notebook in a file. Raises LessonsError, naming the file, where there is none."""
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:

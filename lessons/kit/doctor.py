@@ -8,6 +8,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lessons.kit.errors import LessonsError
@@ -34,8 +35,9 @@ def examine(root: Path, console: Console | None = None) -> None:
     console.print(table)
     if "torch" not in broken:
         console.print(f"device   {_device()}")
-    for line in _data(root):
-        console.print(line, highlight=False)
+    if not broken:  # the data sets could not be imported
+        for line in _data(root):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     if broken:
         raise LessonsError(
             f"missing or broken: {', '.join(broken)}; install with "
@@ -55,7 +57,8 @@ def _state(needed: Requirement, optional: bool) -> tuple[str, str]:
         try:
             importlib.import_module(IMPORTED.get(needed.name, needed.name))
         except Exception as error:  # a broken pair of torch and torchvision raises many kinds
-            return found, f"cannot be imported: {str(error).splitlines()[0]}"
+            first = (str(error) or type(error).__name__).strip().splitlines()[0]
+            return found, f"cannot be imported: {escape(first)}"
     return found, "ok"
 
 
@@ -84,6 +87,6 @@ def _data(root: Path) -> list[str]:
         try:
             lines.append(f"  {name:<10} {len(load())} images")
         except LessonsError:
-            get = f": lessons download {name}" if name in ARCHIVES else ": optional, its official archives go to coco/ there"
-            lines.append(f"  {name:<10} not found{get}")
+            get = f"lessons download {name}" if name in ARCHIVES else "optional, unpacked to coco/"
+            lines.append(f"  {name:<10} not found: {get}")
     return lines

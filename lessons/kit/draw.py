@@ -142,19 +142,7 @@ def draw_segments(
     # The corner of the first pixel is 0, 0: boxes and points are drawn in pixels of the image.
     ax.imshow(canvas, extent=(0, w, h, 0), interpolation="antialiased")
     if labels:
-        for k, (mask, label) in enumerate(zip(masks, segments.labels.tolist(), strict=True)):
-            if categories[label].is_thing and mask.any():
-                score = (
-                    ""
-                    if segments.scores is None
-                    else f" {segments.scores[k]:.2f}".replace("0.", ".")
-                )
-                x, y, depth = _inner_point(mask)
-                points = depth / max(h, w) * ax.get_window_extent().width * 72 / ax.figure.dpi
-                text = f"{categories[label].name}{' (crowd)' if crowd[k] else ''}{score}"
-                side = "left" if x < 0.1 * w else "right" if x > 0.9 * w else "center"
-                x = {"left": 1, "right": w - 1, "center": x}[side]
-                _write(ax, x, y, text, size=min(max(points, 5), 8), ha=side)
+        _write_labels(ax, segments, categories)
     return ax
 
 
@@ -258,6 +246,25 @@ def _picture_axes(ax: Axes | None, title: str | None) -> Axes:
 
 def _pixels(image: Tensor) -> np.ndarray:
     return image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy()
+
+
+def _write_labels(ax: Axes, segments: Segments, categories: Sequence[Category]) -> None:
+    """The class of each thing, and its score; of thin ones with a score only that."""
+    h, w = segments.size
+    inch = ax.get_window_extent().width / ax.figure.dpi / max(h, w)  # of a pixel
+    crowd = is_crowd(segments).tolist()
+    for k, (mask, label) in enumerate(zip(segments.masks.cpu(), segments.labels, strict=True)):
+        if not categories[label].is_thing or not mask.any():
+            continue
+        x, y, depth = _inner_point(mask.numpy())
+        points = 72 * inch * depth  # how large a letter would fit
+        text = categories[label].name + (" (crowd)" if crowd[k] else "")
+        if segments.scores is not None:
+            score = f"{segments.scores[k]:.2f}".replace("0.", ".")
+            text = score if points < 6 else f"{text} {score}"
+        side = "left" if x < 0.1 * w else "right" if x > 0.9 * w else "center"
+        x = {"left": 1, "right": w - 1, "center": x}[side]
+        _write(ax, x, y, text, size=min(max(points, 5), 8), ha=side)
 
 
 def _inner_point(mask: np.ndarray) -> tuple[float, float, float]:

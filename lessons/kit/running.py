@@ -18,9 +18,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from traitlets import Type
 
+from lessons.kit.authoring import read_notebook
 from lessons.kit.errors import LessonsError
 
 CELL_SECONDS = 600
@@ -98,7 +100,7 @@ def run_lessons(root: Path, numbers: Sequence[str] = (), console: Console | None
     Raises LessonsError at the end, naming the lessons that failed.
     """
     console = console or Console()
-    paths = find_lessons(root, numbers)
+    notebooks = [(path, read_notebook(path)) for path in find_lessons(root, numbers)]
     build = root / "build"
     build.mkdir(exist_ok=True)
     runs = []
@@ -110,8 +112,7 @@ def run_lessons(root: Path, numbers: Sequence[str] = (), console: Console | None
         TimeElapsedColumn(),
         console=console,
     ) as progress:
-        for path in paths:
-            notebook = nbformat.read(path, as_version=4)
+        for path, notebook in notebooks:
             task = progress.add_task(path.stem, total=len(notebook.cells))
 
             def advance(progress=progress, task=task, **_):
@@ -120,7 +121,8 @@ def run_lessons(root: Path, numbers: Sequence[str] = (), console: Console | None
             runs.append(_run(path, notebook, build, advance))
             progress.update(task, completed=len(notebook.cells))
             if runs[-1].error:
-                console.print(f"[bold red]failed[/] {path.name}: {runs[-1].error}", highlight=False)
+                error = escape(runs[-1].error)  # it may speak of shapes: [h, w]
+                console.print(f"[bold red]failed[/] {path.name}: {error}", highlight=False)
     index = build / "index.html"
     index.write_text(_index_page(runs), encoding="utf-8")
     total = sum(run.seconds for run in runs)
@@ -158,6 +160,7 @@ def execute(
         resources={"metadata": {"path": str(folder)}},
         on_cell_complete=advance,
         record_timing=False,
+        coalesce_streams=True,  # else it depends on the kernel's pace how prints are grouped
     )
     error = None
     with log.open("w", encoding="utf-8") as stream:
@@ -187,7 +190,7 @@ def save_outputs(root: Path, numbers: Sequence[str] = (), console: Console | Non
         for path in (lesson, root / "solutions" / lesson.name):
             if not path.exists():
                 continue
-            notebook = nbformat.read(path, as_version=4)
+            notebook = read_notebook(path)
             error = execute(notebook, path.parent, root / "build" / f"{path.stem}.log")
             name = path.relative_to(root)
             if error:

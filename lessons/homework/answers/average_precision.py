@@ -20,8 +20,8 @@ def boundary_iou(
 
     def band(masks):
         background = F.pad((~masks).float(), (width, width, width, width), value=1)
-        near_background = F.max_pool2d(background, 2 * width + 1, stride=1) > 0
-        return masks & near_background
+        near = F.max_pool2d(background[:, None], 2 * width + 1, stride=1)[:, 0] > 0
+        return masks & near
 
     return mask_iou(band(predictions), band(targets))
 
