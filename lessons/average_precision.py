@@ -88,7 +88,7 @@ def match_detections(
         return matches
     # The steps are many and tiny, and there numpy is quicker than torch.
     overlap, crowd = iou.cpu().numpy(), is_crowd.cpu().numpy()
-    enough = overlap[:, None] >= thresholds.cpu().clamp(max=1 - 1e-10).numpy()[:, None]  # d t g
+    enough = overlap[:, None] >= thresholds.cpu().numpy()[:, None]  # d t g
     bonus = 2 * ~ignored.cpu().numpy()[..., None, :]  # *r 1 g: one that counts beats any ignored
     free = np.ones((*matches.shape[:-1], num_things), dtype=bool)
     for d in enough.any(axis=(1, 2)).nonzero()[0]:

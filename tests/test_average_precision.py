@@ -220,7 +220,7 @@ def greedy_by_loops(iou, threshold, ignored, crowd):
         for wanted in (False, True):  # things that count first, ignored ones only then
             for g, overlap in enumerate(row):
                 free = g not in taken or crowd[g]
-                enough = overlap >= max(min(threshold, 1 - 1e-10), row[best] if best >= 0 else 0)
+                enough = overlap >= max(threshold, row[best] if best >= 0 else 0)
                 if ignored[g] == wanted and free and enough:
                     best = g
             if best >= 0:

@@ -235,6 +235,7 @@ def test_labels_are_written_on_things_with_scores_and_crowds():
 
     assert texts(sample_of((60, 60))) == ["sheep (crowd)", "sheep"]
     assert texts(sample_of((60, 60), False, True)) == ["sheep .88", "sheep 1.00"]
+    assert texts(sample_of((480, 640), False, True)) == ["sheep .88", "1.00"]  # the second is thin
     assert texts(sample_of((60, 60)), labels=False) == []
     empty = Segments(torch.zeros(1, 60, 60, dtype=torch.bool), torch.tensor([0]))
     assert texts(Sample(torch.zeros(3, 60, 60), empty)) == []  # an empty mask has no place
