@@ -8,6 +8,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -80,6 +81,7 @@ def download(
     url = url or archive.url
     part = goal.with_name(goal.name + ".zip.part")
     print(f"{name}: {archive.licence}\n{url} → {goal}")
+    made = [folder for folder in goal.parents if not folder.exists()]
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, part, archive.size, timeout)
@@ -89,6 +91,10 @@ def download(
             f"{error.filename or goal.parent} cannot be written ({_why(error)}): make room, or "
             "let $LESSONS_DATA name another folder, and run the command again"
         ) from error
+    finally:
+        for folder in made:  # the innermost first; what holds something stays
+            with suppress(OSError):
+                folder.rmdir()
     _remove(part)
     return goal
 
