@@ -5,7 +5,7 @@ import sys
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from tiny_notebooks import write_notebook
 
 from lessons.kit.authoring import build
 from lessons.kit.errors import LessonsError
@@ -39,23 +39,10 @@ SOLUTION = [
 ]
 
 
-def write(root, name, cells):
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = [
-        new_markdown_cell(text, id=f"cell-{i}")
-        if text.startswith("# ")
-        else new_code_cell(text, id=f"cell-{i}")
-        for i, text in enumerate(cells)
-    ]
-    nbformat.write(new_notebook(cells=made), path)
-    return path
-
-
 @pytest.fixture
 def house(tmp_path):
-    write(tmp_path, "notebooks/01_sheep.ipynb", LESSON)
-    write(tmp_path, "solutions/01_sheep.ipynb", SOLUTION)
+    write_notebook(tmp_path, "notebooks/01_sheep.ipynb", LESSON)
+    write_notebook(tmp_path, "solutions/01_sheep.ipynb", SOLUTION)
     return tmp_path
 
 
@@ -119,7 +106,7 @@ def test_check_names_what_is_stale_and_changes_nothing(house):
 
 
 def test_a_lesson_that_exports_nothing_builds_nothing(tmp_path):
-    write(tmp_path, "notebooks/00_start.ipynb", ["# Start\n\nYou look around.", "1 + 1"])
+    write_notebook(tmp_path, "notebooks/00_start.ipynb", ["# Start\n\nYou look around.", "1 + 1"])
     assert build(tmp_path) == []
 
 
@@ -136,7 +123,7 @@ WRONG_LESSONS = {
 
 @pytest.mark.parametrize("cells, message", WRONG_LESSONS.values(), ids=WRONG_LESSONS.keys())
 def test_a_wrong_lesson_is_named_and_nothing_is_written(house, cells, message):
-    write(house, "notebooks/02_wrong.ipynb", [TITLE, *cells])
+    write_notebook(house, "notebooks/02_wrong.ipynb", [TITLE, *cells])
     with pytest.raises(LessonsError) as error:
         build(house)
     assert "notebooks/02_wrong.ipynb" in str(error.value) and message in str(error.value)
@@ -160,7 +147,7 @@ WRONG_HOMEWORK = {
 
 @pytest.mark.parametrize("text, message", WRONG_HOMEWORK.values(), ids=WRONG_HOMEWORK.keys())
 def test_a_wrong_homework_is_named(house, text, message):
-    write(house, "solutions/01_sheep.ipynb", [*SOLUTION, text])
+    write_notebook(house, "solutions/01_sheep.ipynb", [*SOLUTION, text])
     with pytest.raises(LessonsError) as error:
         build(house)
     assert "solutions/01_sheep.ipynb, cell 5 (cell-4)" in str(error.value)
@@ -170,7 +157,7 @@ def test_a_wrong_homework_is_named(house, text, message):
 
 def test_a_solution_may_use_in_its_solution_what_a_stub_must_not_import(house):
     hidden = "### BEGIN SOLUTION\nfrom lessons.sheep import mend\n### END SOLUTION"
-    write(house, "solutions/01_sheep.ipynb", [*SOLUTION, hidden])
+    write_notebook(house, "solutions/01_sheep.ipynb", [*SOLUTION, hidden])
     build(house)
 
 
@@ -193,19 +180,19 @@ def test_a_built_file_without_its_notebook_is_named_and_kept(house):
 
 
 def test_two_notebooks_of_one_name(house):
-    write(house, "notebooks/02_sheep.ipynb", LESSON)
+    write_notebook(house, "notebooks/02_sheep.ipynb", LESSON)
     with pytest.raises(LessonsError, match="two notebooks build lessons/sheep.py"):
         build(house)
 
 
 def test_a_notebook_without_title_or_sentence(house):
-    write(house, "notebooks/01_sheep.ipynb", ["# Only a title", EXPORTS])
+    write_notebook(house, "notebooks/01_sheep.ipynb", ["# Only a title", EXPORTS])
     with pytest.raises(LessonsError, match=r"01_sheep.ipynb must begin with a title"):
         build(house)
 
 
 def test_a_badly_named_notebook(house):
-    write(house, "notebooks/Sheep.ipynb", LESSON)
+    write_notebook(house, "notebooks/Sheep.ipynb", LESSON)
     with pytest.raises(LessonsError, match=r"Sheep.ipynb must be named as in 03_roi_align.ipynb"):
         build(house)
 

@@ -14,6 +14,7 @@ import zmq.asyncio
 from jupyter_client.session import Session
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from rich.console import Console
+from tiny_notebooks import KERNEL, write_notebook
 
 from lessons.kit import running
 from lessons.kit.errors import LessonsError
@@ -59,17 +60,7 @@ BAD = [
 
 
 def write(root, name, cells):
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = [
-        new_markdown_cell(text, id=f"cell-{i}")
-        if text.startswith("# ")
-        else new_code_cell(text, id=f"cell-{i}")
-        for i, text in enumerate(cells)
-    ]
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    nbformat.write(new_notebook(cells=made, metadata={"kernelspec": kernel}), path)
-    return path
+    return write_notebook(root, name, cells, KERNEL)
 
 
 def read(path):
