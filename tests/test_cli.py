@@ -310,10 +310,10 @@ def test_the_doctor_is_well_where_torch_is_not():
 def test_a_package_that_is_there_but_broken_is_named(lessons, monkeypatch, error, reason):
     load = doctor.importlib.import_module
 
-    def import_module(name):
+    def import_module(name, package=None):  # others load lazily by it too
         if name == "torchvision":
             raise error
-        return load(name)
+        return load(name, package)
 
     monkeypatch.setattr(doctor.importlib, "import_module", import_module)
     code, printed, errors = lessons("doctor")
