@@ -50,6 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         start = int(wanted[6:-1]) if wanted and unchanged and self.server.knows_ranges else 0
         status = 416 if start >= len(content) else 206 if start else 200
         body = b"" if status == 416 else content[start:]
+        self.server.sent.append((status, len(body)))  # before the client can have it all
         place = "*" if status == 416 else f"{start}-{len(content) - 1}"
         self.send_response(status)
         if status != 200:
@@ -58,7 +59,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-        self.server.sent.append((status, len(body)))
 
     def log_message(self, *_):
         pass

@@ -599,7 +599,7 @@ def test_an_endless_loop_is_stopped(mine, impatient):
     assert judge(impatient, mine).message == (
         "✗ row_means: given table = [[0., 1., 5.], [1., 2., 3.]], it was still running after 0.5 s"
     )
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20  # on a busy machine too
     assert set(threading.enumerate()) <= before
 
 
@@ -626,7 +626,7 @@ def test_what_cannot_be_stopped_is_abandoned_and_stays_silent(impatient, homewor
 
     start = time.monotonic()
     homework.check(named(sleeps))
-    assert time.monotonic() - start < 3.5
+    assert time.monotonic() - start < 60
     line = one_line(capsys)
     assert line.endswith("cannot be stopped: restart the kernel to get rid of it")
     homework.check(named(lambda table: column_means(table), "column_means"))
@@ -906,4 +906,4 @@ def test_a_notebook_of_misbehaving_functions_runs_to_its_end(tmp_path):
             o.text if o.output_type == "stream" else o.data["text/plain"] for o in outputs
         )
         assert text.startswith(expected) if "input()" in cell.source else text == expected
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
