@@ -36,7 +36,7 @@ def examine(root: Path, console: Console | None = None) -> None:
     if "torch" not in broken:
         console.print(f"device   {_device()}")
     if not broken:  # the data sets could not be imported
-        for line in _data(root):
+        for line in _data():
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if broken:
         raise LessonsError(
@@ -71,7 +71,7 @@ def _device() -> str:
     return f"CPU, {torch.get_num_threads()} threads (no CUDA device found)"
 
 
-def _data(root: Path) -> list[str]:
+def _data() -> list[str]:
     from lessons.kit.download import ARCHIVES
     from lessons.kit.real import CocoPanoptic, Nuclei, PennFudan, data_root
 
