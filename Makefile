@@ -2,6 +2,7 @@
 # make test   everything: builds, style, tests, every notebook re-run and compared
 # make lab    open JupyterLab on the first lesson
 # make bench  measure speed against the reference implementations
+# make recorded  the full training runs that are missing or were made on a CPU (GPU: minutes each)
 # Each makes .venv first if it is missing. Another Python: make run PYTHON=python3.12
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 NEEDS := pyproject.toml constraints.txt Makefile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lab bench clean
+.PHONY: run test lab bench recorded clean
 
 run: .venv/run.stamp
 	$(BIN)/lessons run
@@ -23,6 +24,10 @@ test: .venv/test.stamp
 
 bench: .venv/test.stamp
 	$(BIN)/python -m bench
+
+# Where there is no .venv, the machine's own Python will do: it needs no Jupyter.
+recorded:
+	$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) -m lessons.kit.recorded
 
 clean:
 	rm -rf .venv build

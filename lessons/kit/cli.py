@@ -1,4 +1,4 @@
-"""The command line: `lessons run`, `lab`, `start`, `build`, `download`, `doctor`.
+"""The command line: `lessons run`, `lab`, `start`, `build`, `train`, `evaluate`, `results`, ….
 
 Each command imports what it needs when it is called, so that `lessons build` does not wait
 for torch. An error of the user's or the machine's is one line and exit code 1.
@@ -109,6 +109,81 @@ def build(
     if check and stale:
         raise LessonsError(f"stale, run lessons build: {', '.join(stale)}")
     console.print(f"built {', '.join(stale)}" if stale else "everything built is up to date")
+
+
+@app.command()
+def train(
+    system: Annotated[str, typer.Argument(help="a lesson's module, as mask_rcnn")],
+    budget: Annotated[str, typer.Option(help="test, quick or full")] = "full",
+    data: Annotated[str, typer.Option(help="scenes, nuclei, pennfudan, coco")] = "scenes",
+    seed: Annotated[int, typer.Option(min=0, help="of weights and batches")] = 0,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="option=value of the recipe or the budget")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", help="the recorded run's name; the system's if none")
+    ] = None,
+    weights: Annotated[bool, typer.Option(help="keep the weights, 4 MB at most")] = True,
+) -> None:
+    """Train a system and record the run in lessons/recorded/; a killed run goes on."""
+    from lessons.kit import recorded
+
+    plan = recorded.plan(name or system, system, data, budget, seed, changes or (), weights)
+    report = recorded.train(plan)
+    _print_scores(report["scores"])
+    console.print(f"lessons/recorded/{plan.name}: {report['seconds']:.0f} s on {report['device']}")
+
+
+@app.command()
+def evaluate(
+    name: Annotated[str, typer.Argument(help="a recorded run, as mask_rcnn")],
+    data: Annotated[str | None, typer.Option(help="scenes, nuclei, …; its own if none")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="scenes of another seed")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="the first images only")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Measure a recorded system again, on any split."""
+    from lessons.kit import recorded
+
+    scores = recorded.evaluate_again(name, data, seed, count)
+    if as_json:
+        print(recorded.as_json(scores))
+    else:
+        _print_scores(scores)
+
+
+@app.command()
+def results() -> None:
+    """Print the scores of all recorded runs."""
+    from rich.table import Table
+
+    from lessons.kit import recorded
+
+    table = Table()
+    for heading in ("run", "data", "scores", "parameters", "time", "device"):
+        table.add_column(heading)
+    for name in recorded.names():
+        report = recorded.read(name)
+        scores = [
+            f"{key} {report['scores'][key]:.3f}"
+            for key in recorded.MAIN_SCORES
+            if key in report["scores"]
+        ]
+        table.add_row(
+            name,
+            report["data"],
+            "  ".join(scores),
+            f"{report['parameters'] / 1e6:.2f} M",
+            f"{report['seconds'] / 60:.0f} min",
+            report["device"],
+        )
+    console.print(table)
+
+
+def _print_scores(scores: dict) -> None:
+    for key, value in scores.items():
+        if key != "per_class":
+            console.print(f"{key:<12}{value:.4f}", highlight=False)
 
 
 @app.command()

@@ -1,0 +1,102 @@
+"""A training step of Mask R-CNN, ours and torchvision's: time in turns, memory in processes.
+
+Both have the same backbone, image size, batch, anchors, proposals and numbers of samples, and
+the heads of torchvision; so the convolutions are the same, and what differs is everything else.
+"""
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from bench.timing import report, side_by_side
+from lessons.faster_rcnn import RegionProposalNetwork
+from lessons.kit.backbone import Backbone
+from lessons.kit.data import boxes, is_crowd
+from lessons.kit.scenes import Scenes
+from lessons.kit.torchvision_peer import torchvision_mask_rcnn, transplant
+from lessons.mask_rcnn import BoxHead, MaskHead, MaskRCNN, mask_targets
+from lessons.roi_align import roi_align
+
+T, BATCH, SIDE = 4, 8, 128
+PROPOSALS, SAMPLES = 200, 64
+
+
+def main() -> None:
+    for backbone, side, batch in ((Backbone(), SIDE, BATCH), (Backbone(), 2 * SIDE, 2)):
+        ways = steps(side, batch, backbone)
+        print(f" training step, {batch} scenes of {side}×{side}")
+        report(side_by_side(ways), peer="torchvision", target=0.8)
+    if sys.platform == "linux":
+        memory()
+
+
+def steps(side: int, batch: int, backbone: torch.nn.Module) -> dict[str, Callable]:
+    """A step of each: losses, gradients, no update."""
+    torch.manual_seed(0)
+    theirs = torchvision_mask_rcnn(
+        copy.deepcopy(backbone),
+        T,
+        side,
+        canonical_size=56,
+        rpn_batch_size_per_image=128,
+        rpn_pre_nms_top_n_train=PROPOSALS,
+        rpn_post_nms_top_n_train=PROPOSALS,
+        box_batch_size_per_image=SAMPLES,
+    )
+    ours = MaskRCNN(
+        T,
+        backbone=backbone,
+        rpn=RegionProposalNetwork(64, candidates_train=PROPOSALS, proposals_train=PROPOSALS),
+        box_head=BoxHead(64, T, norm=False),
+        mask_head=MaskHead(64, T, norm=False),
+        roi_align=partial(roi_align, sampling_ratio=2),
+        mask_targets=partial(mask_targets, aligned=False),
+        samples=SAMPLES,
+    )
+    transplant(theirs, ours)
+    samples = [Scenes.train(size=side)[index] for index in range(batch)]
+    images, segments = [s.image for s in samples], [s.segments for s in samples]
+    targets = []
+    for answer in segments:
+        thing = answer[(answer.labels < T) & ~is_crowd(answer)]
+        targets.append(
+            {"boxes": boxes(thing), "labels": thing.labels + 1, "masks": thing.masks.byte()}
+        )
+    return {
+        "torchvision": lambda: step(theirs.train(), images, targets),
+        "MaskRCNN": lambda: step(ours.train(), images, segments),
+    }
+
+
+def step(model: torch.nn.Module, images: list, targets: list) -> None:
+    model.zero_grad()
+    sum(model(images, targets).values()).backward()
+
+
+def memory() -> None:
+    """How far a step, after a first one, lifts the memory of a process above what it holds."""
+    peak = {}
+    for name in ("torchvision", "MaskRCNN"):
+        code = (
+            "from bench.mask_rcnn import *\n"
+            f"step = steps({SIDE}, {BATCH}, Backbone())[{name!r}]; step()\n"
+            "open('/proc/self/clear_refs', 'w').write('5')  # forget the peak so far\n"
+            "before = status('VmRSS'); step(); print(status('VmHWM') - before)"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        peak[name] = int(run.stdout) / 1024
+    print(f" memory of a step: torchvision {peak['torchvision']:.0f} MB, ", end="")
+    ratio = peak["MaskRCNN"] / peak["torchvision"]
+    print(f"MaskRCNN {peak['MaskRCNN']:.0f} MB, {ratio:.2f} of it  (asked for: ≤ 1)")
+
+
+def status(field: str) -> int:
+    """A number of kilobytes that Linux keeps of this process."""
+    for line in open("/proc/self/status"):
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise KeyError(field)
