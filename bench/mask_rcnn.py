@@ -1,16 +1,16 @@
-"""A training step of Mask R-CNN, ours and torchvision's: time in turns, memory in processes.
+"""A training step of Mask R-CNN, ours and torchvision's: time in turns, and memory.
 
 Both have the same backbone, image size, batch, anchors, proposals and numbers of samples, and
 the heads of torchvision; so the convolutions are the same, and what differs is everything else.
 """
 
 import copy
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from bench.timing import report, side_by_side
 from lessons.faster_rcnn import RegionProposalNetwork
@@ -30,8 +30,7 @@ def main() -> None:
         ways = steps(side, batch, backbone)
         print(f" training step, {batch} scenes of {side}×{side}")
         report(side_by_side(ways), peer="torchvision", target=0.8)
-    if sys.platform == "linux":
-        memory()
+        memory(side, batch)
 
 
 def steps(side: int, batch: int, backbone: torch.nn.Module) -> dict[str, Callable]:
@@ -77,26 +76,16 @@ def step(model: torch.nn.Module, images: list, targets: list) -> None:
     sum(model(images, targets).values()).backward()
 
 
-def memory() -> None:
-    """How far a step, after a first one, lifts the memory of a process above what it holds."""
+def memory(side: int, batch: int) -> None:
+    """The most bytes of tensors that a step holds at a time, above what it starts with."""
     peak = {}
-    for name in ("torchvision", "MaskRCNN"):
-        code = (
-            "from bench.mask_rcnn import *\n"
-            f"step = steps({SIDE}, {BATCH}, Backbone())[{name!r}]; step()\n"
-            "open('/proc/self/clear_refs', 'w').write('5')  # forget the peak so far\n"
-            "before = status('VmRSS'); step(); print(status('VmHWM') - before)"
-        )
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        peak[name] = int(run.stdout) / 1024
-    print(f" memory of a step: torchvision {peak['torchvision']:.0f} MB, ", end="")
+    for name, way in steps(side, batch, Backbone()).items():
+        way()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+            way()
+        events = watched.profiler.kineto_results.events()
+        sizes = [event.nbytes() for event in events if event.name() == "[memory]"]
+        peak[name] = max(accumulate(sizes)) / 2**20
     ratio = peak["MaskRCNN"] / peak["torchvision"]
+    print(f"  memory of a step: torchvision {peak['torchvision']:.0f} MB, ", end="")
     print(f"MaskRCNN {peak['MaskRCNN']:.0f} MB, {ratio:.2f} of it  (asked for: ≤ 1)")
-
-
-def status(field: str) -> int:
-    """A number of kilobytes that Linux keeps of this process."""
-    for line in open("/proc/self/status"):
-        if line.startswith(field + ":"):
-            return int(line.split()[1])
-    raise KeyError(field)

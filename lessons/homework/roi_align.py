@@ -1,0 +1,409 @@
+"""Homework 03: the exercises on RoIAlign, and the mistakes that are known by name."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lessons.homework.answers.roi_align import (
+    axis_matrix,
+    rotated_align,
+    send_back,
+    shifted_boxes,
+)
+from lessons.kit.exercise import Exercise, Homework, Mistake
+
+
+def uniform(generator: torch.Generator, low: float, high: float) -> float:
+    return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
+
+
+# ---------------------------------------------------------------- 1. axis_matrix
+
+
+def axes(generator: torch.Generator) -> Iterator[tuple[float, float, int, int, int]]:
+    """Boxes inside, across the edges and far outside; one bin, one sample, one cell."""
+    yield 1.25, 4.0, 2, 2, 8
+    yield 0.0, 5.0, 5, 1, 7
+    for bins, n, length in ((7, 2, 20), (3, 4, 9), (1, 1, 1), (14, 3, 16)):
+        start = uniform(generator, 0, length / 2)
+        yield start, uniform(generator, 0.5, length / 2), bins, n, length
+    yield -2.6, 6.0, 3, 2, 8  # samples beyond −1, and others that are pulled to cell 0
+    yield 5.3, 6.0, 3, 2, 8
+    yield 30.0, 4.0, 2, 2, 8
+
+
+def matrix(start, size, bins, n, length, offset=0.5, shift=0.0, outside=True, pull=True):
+    at = start + shift + (torch.arange(bins * n, dtype=torch.float64) + offset) * size / (bins * n)
+    counts = (at >= -1) & (at <= length) if outside else torch.ones_like(at, dtype=torch.bool)
+    distance = (at.clamp(0, length - 1) if pull else at)[:, None] - torch.arange(length)
+    return (1 - distance.abs()).clamp(min=0).mul(counts[:, None]).view(bins, n, length)
+
+
+def matrix_of_sums(start, size, bins, n, length):
+    return matrix(start, size, bins, n, length).sum(1)
+
+
+def matrix_at_bin_corners(start, size, bins, n, length):
+    return matrix(start, size, bins, n, length, offset=0.0).mean(1)
+
+
+def matrix_half_a_cell_off(start, size, bins, n, length):
+    return matrix(start, size, bins, n, length, shift=-0.5).mean(1)
+
+
+def matrix_goes_on_outside(start, size, bins, n, length):
+    return matrix(start, size, bins, n, length, outside=False).mean(1)
+
+
+def matrix_not_pulled(start, size, bins, n, length):
+    return matrix(start, size, bins, n, length, pull=False).mean(1)
+
+
+def matrix_of_nearest_cells(start, size, bins, n, length):
+    at = start + (torch.arange(bins * n, dtype=torch.float64) + 0.5) * size / (bins * n)
+    counts = (at >= -1) & (at <= length)
+    nearest = F.one_hot(at.clamp(0, length - 1).round().long(), length).double()
+    return (nearest * counts[:, None]).view(bins, n, length).mean(1)
+
+
+def matrix_turned(start, size, bins, n, length):
+    return matrix(start, size, bins, n, length).mean(1).T.contiguous()
+
+
+MATRIX = Exercise(
+    axis_matrix,
+    axes,
+    points=4,
+    minutes=25,
+    mistakes=[
+        Mistake(
+            "sum for mean",
+            matrix_of_sums,
+            "Each row is too heavy by a constant factor. What should the weights of a bin that "
+            "lies inside the map sum to?",
+        ),
+        Mistake(
+            "samples at the corners",
+            matrix_at_bin_corners,
+            "Your samples sit at the beginning of their part of the bin. With one sample a bin, "
+            "where should it be?",
+        ),
+        Mistake(
+            "half a cell off",
+            matrix_half_a_cell_off,
+            "You subtract half a cell. Here the centre of cell 0 is at 0 already.",
+        ),
+        Mistake(
+            "the map never ends",
+            matrix_goes_on_outside,
+            "Right inside the map. A box far outside of it still reads the last cell: when does a "
+            "sample count for nothing?",
+        ),
+        Mistake(
+            "fading at the edge",
+            matrix_not_pulled,
+            "Right inside the map. Samples just outside fade away, but they should read the "
+            "outermost cell in full: what has to happen to them first?",
+        ),
+        Mistake(
+            "the nearest cell",
+            matrix_of_nearest_cells,
+            "Each of your samples reads one cell. Between two cells it should read both: how much "
+            "of each?",
+        ),
+        Mistake(
+            "rows and columns exchanged",
+            matrix_turned,
+            "The right numbers, turned: one row for each bin, one column for each cell.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 2. shifted_boxes
+
+
+def scaled_boxes(generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
+    for n, scale in ((3, 1 / 4), (1, 1 / 32), (5, 1 / 16), (2, 1.0), (0, 1 / 8)):
+        corner = 100 * torch.rand(n, 2, generator=generator)
+        size = 2 / scale + 80 * torch.rand(n, 2, generator=generator)
+        yield torch.cat([corner, corner + size], 1), scale
+
+
+def shifted_by_half_a_pixel(boxes, spatial_scale):
+    return boxes - 0.5
+
+
+def shifted_the_other_way(boxes, spatial_scale):
+    return boxes + 0.5 / spatial_scale
+
+
+def shifted_by_scale(boxes, spatial_scale):
+    return boxes - 0.5 * spatial_scale
+
+
+def shifted_corner(boxes, spatial_scale):
+    shift = boxes.new_tensor([0.5, 0.5, 0, 0]) / spatial_scale
+    return boxes - shift
+
+
+def shifted_in_cells(boxes, spatial_scale):
+    return boxes * spatial_scale - 0.5
+
+
+SHIFT = Exercise(
+    shifted_boxes,
+    scaled_boxes,
+    points=3,
+    minutes=10,
+    mistakes=[
+        Mistake(
+            "half a pixel of the image",
+            shifted_by_half_a_pixel,
+            "You move by half a pixel of the image. It is half a cell that is missing, and the "
+            "boxes are in pixels: how many pixels is a cell?",
+        ),
+        Mistake(
+            "the other way",
+            shifted_the_other_way,
+            "The right distance, the wrong direction. On which side of the right place does "
+            "aligned=False read (section 5 of the lesson)?",
+        ),
+        Mistake(
+            "times the scale",
+            shifted_by_scale,
+            "Check the unit of your shift: the scale is cells per pixel, and you need pixels.",
+        ),
+        Mistake(
+            "the box grows",
+            shifted_corner,
+            "You move one corner, so the box becomes larger. What should happen to its size?",
+        ),
+        Mistake(
+            "boxes in cells",
+            shifted_in_cells,
+            "You return cells. The operator multiplies by the scale itself and expects pixels.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 3. send_back
+
+
+def errors(generator: torch.Generator) -> Iterator[tuple[Tensor, tuple, int, int, int]]:
+    """Large and small boxes; one where several samples share a cell; one up to the last cell."""
+    yield torch.ones(1, 1, dtype=torch.float64), (1.0, 2.0, 2.5, 3.5), 1, 6, 7
+    for bins, n, h, w in ((2, 2, 9, 12), (3, 1, 12, 7), (2, 3, 5, 6)):
+        x0, y0 = uniform(generator, 0, w / 3), uniform(generator, 0, h / 3)
+        x1, y1 = (
+            uniform(generator, side / 2, side - 1.01) for side in (float(w), float(h))
+        )  # inside the centres of the outermost cells
+        error = torch.randn(bins, bins, generator=generator, dtype=torch.float64)
+        yield error, (x0, y0, x1, y1), n, h, w
+    yield torch.eye(2, dtype=torch.float64), (1.0, 1.0, 5.0, 5.0), 1, 5, 5  # samples at 2 and 4
+
+
+def handed_out(error, box, n, h, w, weigh=None, add=True, share=None, turned=False):
+    """`send_back` with one of its parts replaced."""
+    weigh = weigh or (lambda dy, dx: (1 - dy) * (1 - dx))
+    bins, (x0, y0, x1, y1) = len(error), box
+    heard = torch.zeros(h, w, dtype=error.dtype)
+    for row in range(bins * n):
+        for column in range(bins * n):
+            at_y = y0 + (row + 0.5) * (y1 - y0) / (bins * n)
+            at_x = x0 + (column + 0.5) * (x1 - x0) / (bins * n)
+            i, j = (column // n, row // n) if turned else (row // n, column // n)
+            e = error[i, j] * (1 / n**2 if share is None else share)
+            for p in {int(at_y), min(int(at_y) + 1, h - 1)}:
+                for q in {int(at_x), min(int(at_x) + 1, w - 1)}:
+                    value = e * weigh(abs(at_y - p), abs(at_x - q))
+                    heard[p, q] = heard[p, q] + value if add else value
+    return heard
+
+
+def sent_without_adding(error, box, n, h, w):
+    return handed_out(error, box, n, h, w, add=False)
+
+
+def sent_without_mean(error, box, n, h, w):
+    return handed_out(error, box, n, h, w, share=1.0)
+
+
+def sent_to_nearest(error, box, n, h, w):
+    return handed_out(error, box, n, h, w, weigh=lambda dy, dx: float(dy < 0.5 and dx < 0.5))
+
+
+def sent_in_quarters(error, box, n, h, w):
+    return handed_out(error, box, n, h, w, weigh=lambda dy, dx: 0.25)
+
+
+def sent_by_the_near_area(error, box, n, h, w):
+    return handed_out(error, box, n, h, w, weigh=lambda dy, dx: dy * dx)
+
+
+def sent_to_the_turned_bin(error, box, n, h, w):
+    return handed_out(error, box, n, h, w, turned=True)
+
+
+BACK = Exercise(
+    send_back,
+    errors,
+    points=4,
+    minutes=20,
+    mistakes=[
+        Mistake(
+            "the last one wins",
+            sent_without_adding,
+            "Where two samples share a cell, you keep what the second one says. What should happen "
+            "to the first? (`x[cells] += …` with a tensor of cells has the same trap.)",
+        ),
+        Mistake(
+            "the mean is forgotten",
+            sent_without_mean,
+            "Too large by a constant factor. How much does one sample count in its output?",
+        ),
+        Mistake(
+            "the nearest cell only",
+            sent_to_nearest,
+            "Only the nearest cell hears of a sample. Who else was read?",
+        ),
+        Mistake(
+            "four equal parts",
+            sent_in_quarters,
+            "The four cells of a sample share its error equally. Did they count equally?",
+        ),
+        Mistake(
+            "the area on the wrong side",
+            sent_by_the_near_area,
+            "The farthest cell gets the most. Look again at the picture of the four areas.",
+        ),
+        Mistake(
+            "rows for columns",
+            sent_to_the_turned_bin,
+            "The errors arrive mirrored at the diagonal: which index of the error runs along y?",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 4. rotated_align
+
+
+def rotated_boxes(generator: torch.Generator) -> Iterator[tuple]:
+    """Not square, away from the middle of the map, by all kinds of angles."""
+    for h, w, angle, bins, n in (
+        (20, 24, 0.0, 2, 2),
+        (20, 24, torch.pi / 2, 3, 1),
+        (24, 31, 0.4, 3, 2),
+        (30, 22, -1.1, 2, 3),
+        (22, 22, 2.5, 7, 2),
+    ):
+        features = torch.randn(2, h, w, generator=generator, dtype=torch.float64)
+        centre = uniform(generator, 8, w - 9), uniform(generator, 8, h - 9)
+        yield features, centre, (9.0, 5.0), angle, bins, n
+
+
+def read_points(features, x, y, n):
+    h, w = features.shape[1:]
+    grid = torch.stack([2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1], -1)
+    read = F.grid_sample(features[None], grid[None], align_corners=True)
+    return F.avg_pool2d(read, n)[0]
+
+
+def own_frame(features, size, bins, n):
+    steps = (torch.arange(bins * n, dtype=features.dtype) + 0.5) / (bins * n) - 0.5
+    v, u = torch.meshgrid(steps * size[1], steps * size[0], indexing="ij")
+    return u, v
+
+
+def turned_by(features, centre, size, angle, bins, n):
+    u, v = own_frame(features, size, bins, n)
+    cos, sin = (
+        torch.tensor([angle], dtype=torch.float64).cos(),
+        torch.tensor([angle]).double().sin(),
+    )
+    x, y = centre[0] + u * cos - v * sin, centre[1] + u * sin + v * cos
+    return x, y
+
+
+def turned_the_other_way(features, centre, size, angle, bins, n):
+    return read_points(features, *turned_by(features, centre, size, -angle, bins, n), n)
+
+
+def turned_by_degrees(features, centre, size, angle, bins, n):
+    radians = angle * torch.pi / 180
+    return read_points(features, *turned_by(features, centre, size, radians, bins, n), n)
+
+
+def turned_with_other_corners(features, centre, size, angle, bins, n):
+    x, y = turned_by(features, centre, size, angle, bins, n)
+    h, w = features.shape[1:]
+    grid = torch.stack([2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1], -1)
+    read = F.grid_sample(features[None], grid[None], align_corners=False)
+    return F.avg_pool2d(read, n)[0]
+
+
+def turned_with_x_for_y(features, centre, size, angle, bins, n):
+    x, y = turned_by(features, centre, size, angle, bins, n)
+    h, w = features.shape[1:]
+    grid = torch.stack([2 * y / (h - 1) - 1, 2 * x / (w - 1) - 1], -1)
+    read = F.grid_sample(features[None], grid[None], align_corners=True)
+    return F.avg_pool2d(read, n)[0]
+
+
+def not_turned(features, centre, size, angle, bins, n):
+    return read_points(features, *turned_by(features, centre, size, 0.0, bins, n), n)
+
+
+def turned_about_the_corner(features, centre, size, angle, bins, n):
+    u, v = own_frame(features, size, bins, n)
+    u, v = u + size[0] / 2, v + size[1] / 2
+    turn = torch.tensor([angle], dtype=torch.float64)
+    x = centre[0] - size[0] / 2 + u * turn.cos() - v * turn.sin()
+    y = centre[1] - size[1] / 2 + u * turn.sin() + v * turn.cos()
+    return read_points(features, x, y, n)
+
+
+ROTATED = Exercise(
+    rotated_align,
+    rotated_boxes,
+    points=4,
+    minutes=30,
+    stretch=True,
+    mistakes=[
+        Mistake(
+            "the other way round",
+            turned_the_other_way,
+            "You turn the other way. Compare the signs of the two sines: y points down.",
+        ),
+        Mistake(
+            "degrees",
+            turned_by_degrees,
+            "Right for an angle of 0 only, and the box hardly turns. What is the angle's unit?",
+        ),
+        Mistake(
+            "where −1 and 1 are",
+            turned_with_other_corners,
+            "The points are right, their translation for grid_sample is not. With which value of "
+            "align_corners are −1 and 1 the centres of the outermost cells?",
+        ),
+        Mistake(
+            "x for y",
+            turned_with_x_for_y,
+            "grid_sample expects the pair in the order (x, y), and you give it the other one.",
+        ),
+        Mistake(
+            "the angle is not used",
+            not_turned,
+            "Right for an angle of 0 only: your box does not turn at all.",
+        ),
+        Mistake(
+            "about the corner",
+            turned_about_the_corner,
+            "Your box turns about its corner. Which point should stay where it is?",
+        ),
+    ],
+)
+
+homework = Homework("Homework 03: RoIAlign", [MATRIX, SHIFT, BACK, ROTATED])
+check, score_board = homework.check, homework.score_board

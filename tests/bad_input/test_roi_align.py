@@ -1,0 +1,32 @@
+"""What cannot be pooled is named in one sentence, by both operators alike."""
+
+import pytest
+import torch
+
+from lessons.roi_align import roi_align, roi_pool
+
+FEATURES = torch.zeros(2, 3, 8, 9)
+BOX = torch.tensor([[0, 1.0, 2.0, 5.0, 6.0]])
+
+WRONG = {
+    "features without channels": (FEATURES[0], BOX, 7, r"features must be \(b, c, h, w\)"),
+    "features without cells": (FEATURES[..., :0], BOX, 7, r"features .* not \(2, 3, 8, 0\)"),
+    "boxes without the image": (FEATURES, BOX[:, 1:], 7, r"boxes must be \(n, 5\).* \(1, 4\)"),
+    "one box, not a row of boxes": (FEATURES, BOX[0], 7, r"boxes must be \(n, 5\)"),
+    "one list for two images": (FEATURES, [BOX[:, 1:]], 7, "boxes has 1 entries for 2 images"),
+    "rows of five in a list": (FEATURES, [BOX, BOX], 7, r"each entry of boxes must be \(n, 4\)"),
+    "an image too many": (FEATURES, BOX + torch.eye(5)[:1] * 2, 7, "no box in one of 2 images"),
+    "image −1": (FEATURES, BOX - torch.eye(5)[:1], 7, "no box in one of 2 images"),
+    "a box is NaN": (FEATURES, BOX * float("nan"), 7, "boxes holds .*nan"),
+    "an infinite box": (FEATURES, [BOX[:, 1:] / 0, BOX[:, 1:]], 7, "boxes holds .*inf"),
+    "no output": (FEATURES, BOX, 0, "output_size must be .* positive numbers, not 0"),
+    "no columns": (FEATURES, BOX, (7, 0), r"output_size .* not \(7, 0\)"),
+    "three sizes": (FEATURES, BOX, (7, 7, 7), "output_size must be one or two"),
+}
+
+
+@pytest.mark.parametrize("pool", [roi_align, roi_pool])
+@pytest.mark.parametrize("features, boxes, output_size, message", WRONG.values(), ids=WRONG.keys())
+def test_the_argument_is_named(pool, features, boxes, output_size, message):
+    with pytest.raises(ValueError, match=message):
+        pool(features, boxes, output_size)
