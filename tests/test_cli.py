@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lessons.kit import cli, doctor
 
-COMMANDS = ("run", "lab", "start", "build", "download", "doctor")
+COMMANDS = ("run", "lab", "start", "build", "train", "evaluate", "results", "download", "doctor")
 
 
 @pytest.fixture

@@ -26,8 +26,10 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"a backbone has four stages, not {len(channels)} channels and {len(blocks)} blocks"
             )
-        if any(width % GROUP for width in channels):
+        if any(width < GROUP or width % GROUP for width in channels):
             raise ValueError(f"channels must be multiples of {GROUP}, not {tuple(channels)}")
+        if min(blocks) < 1:
+            raise ValueError(f"a stage has at least one block, not {tuple(blocks)}")
         self.channels = list(channels)
         inside = self.channels[0]
         self.stem = nn.Sequential(

@@ -161,7 +161,7 @@ def results() -> None:
 
     table = Table()
     for heading in ("run", "data", "scores", "parameters", "time", "device"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "run")
     for name in recorded.names():
         report = recorded.read(name)
         scores = [

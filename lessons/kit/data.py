@@ -7,7 +7,7 @@ is never stored beside them.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -102,6 +102,7 @@ class Sample:
             )
 
 
+@runtime_checkable
 class DataSet(Protocol):
     """A sequence of samples that knows its categories, things before stuff."""
 

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from lessons.kit.errors import LessonsError
-from lessons.kit.training import Budget, Recipe, Run, categories, data_set, evaluate, fit
+from lessons.kit.training import Budget, Recipe, Run, budget, categories, data_set, evaluate, fit
 
 FOLDER = Path(__file__).resolve().parents[1] / "recorded"
 CHECKPOINTS = FOLDER.parents[1] / "build" / "checkpoints"
@@ -64,6 +65,8 @@ class Plan:
 
 def recipe_of(system: str, data: str, options: Mapping[str, Any]) -> Recipe:
     """A lesson's recipe, found by its module's name; the model is built once to see that it can."""
+    if not system.isidentifier() or system.startswith("_"):
+        raise LessonsError(f"there is no system {system!r}: {_systems()}")
     try:
         module = importlib.import_module(f"lessons.{system}")
     except ModuleNotFoundError as error:
@@ -75,8 +78,9 @@ def recipe_of(system: str, data: str, options: Mapping[str, Any]) -> Recipe:
     try:
         made = module.recipe(data, **options)
         made.model()
-    except (TypeError, ValueError) as error:
-        raise LessonsError(f"{system} cannot be made with {dict(options)}: {error}") from None
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        raise LessonsError(f"{system} cannot be made with {dict(options)}: {what}") from None
     return made
 
 
@@ -118,7 +122,7 @@ def plan(
             raise LessonsError(f"--set takes option=value, not {change!r}")
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = text
         (parts if option in budget_fields else options)[option] = value
     return Plan(name, system, data, budget, seed, options, parts, weights)
@@ -130,41 +134,39 @@ def plan(
 def train(wanted: Plan, progress: bool = True) -> dict[str, Any]:
     """Do a run and record it; return what its run.json says.
 
-    A run that was killed goes on from its checkpoint, in build/checkpoints/NAME.
+    A run that was killed goes on from its checkpoint, in build/checkpoints/NAME. Raises
+    LessonsError before the first step where the weights would be too large to be kept.
     """
     recipe = wanted.recipe()
+    if wanted.weights:
+        _must_be_small(wanted.name, _half(recipe.model()))
     checkpoints = CHECKPOINTS / wanted.name
     run = fit(recipe, wanted.budget, seed=wanted.seed, folder=checkpoints, progress=progress)
-    report = write(wanted.name, run, wanted.weights)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return report
+    processes = PartialState()  # of accelerate: one of several writes
+    if processes.is_main_process:
+        write(wanted.name, run, wanted.weights)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    processes.wait_for_everyone()
+    return read(wanted.name)
 
 
-def write(name: str, run: Run, weights: bool = True, folder: Path = FOLDER) -> dict[str, Any]:
-    """Record a run as `folder`/NAME, whole or not at all; return what its run.json says.
+def write(name: str, run: Run, weights: bool = True, folder: Path | None = None) -> dict[str, Any]:
+    """Record a run as `folder`/NAME, whole or not at all; return its scores and all about it.
 
     The scores are computed anew, in float32, from the weights as they are saved (float16).
     Raises LessonsError where the weights take more than 4 MB; then nothing is written.
     """
-    state = {
-        key: value.half().cpu() if value.is_floating_point() else value.cpu()
-        for key, value in run.model.state_dict().items()
-    }
-    size = sum(value.numel() * value.element_size() for value in state.values())
-    if weights and size > LARGEST:
-        raise LessonsError(f"the weights of {name} take {size / 2**20:.1f} MB, 4 MB are allowed")
+    folder = folder or FOLDER
+    state = _half(run.model)
+    if weights:
+        _must_be_small(name, state)
     plan = run.recipe.budget(run.budget)
     model = run.recipe.model()
-    model.load_state_dict(
-        {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    )
+    model.load_state_dict(_single(state))
     model = model.to(next(run.model.parameters()).device).eval()
     held_out = data_set(run.recipe.data, "validation", plan.size, plan.validated)
     scores = evaluate(model, held_out, run.recipe.metrics)
 
-    goal, part = folder / name, folder / f".{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     report = {
         "system": run.recipe.system,
         "data": run.recipe.data,
@@ -181,18 +183,44 @@ def write(name: str, run: Run, weights: bool = True, folder: Path = FOLDER) -> d
         "versions": {"python": sys.version.split()[0]} | _versions(),
         "history": run.history,
     }
-    if weights:
-        save_file(state, part / "weights.safetensors")
-        report["weights"] = _digest(part / "weights.safetensors")
-    text = json.dumps(_plain(report), indent=1, allow_nan=False)
-    (part / "run.json").write_text(text + "\n", encoding="utf-8")
-    old = folder / f".{name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if goal.exists():
-        os.replace(goal, old)
-    os.replace(part, goal)
+    goal, part, old = folder / name, folder / f".{name}.part", folder / f".{name}.old"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        if weights:
+            save_file(state, part / "weights.safetensors")
+            report["weights"] = _digest(part / "weights.safetensors")
+        text = json.dumps(_plain(report), indent=1, allow_nan=False)
+        (part / "run.json").write_text(text + "\n", encoding="utf-8")
+        shutil.rmtree(old, ignore_errors=True)
+        if goal.exists():
+            os.replace(goal, old)
+        os.replace(part, goal)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     return report
+
+
+def _half(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state as it is saved: float16, on the CPU."""
+    return {
+        key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+        for key, value in model.state_dict().items()
+    }
+
+
+def _single(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A saved state in float32."""
+    return {
+        key: value.float() if value.is_floating_point() else value for key, value in state.items()
+    }
+
+
+def _must_be_small(name: str, state: Mapping[str, Tensor]) -> None:
+    size = sum(value.numel() * value.element_size() for value in state.values())
+    if size > LARGEST:
+        raise LessonsError(f"the weights of {name} take {size / 2**20:.1f} MB, 4 MB are allowed")
 
 
 def _versions() -> dict[str, str]:
@@ -223,23 +251,26 @@ def _plain(value: Any) -> Any:
 # ---------------------------------------------------------------- reading
 
 
-def names(folder: Path = FOLDER) -> list[str]:
+def names(folder: Path | None = None) -> list[str]:
     """The recorded runs that are there."""
-    return sorted(path.parent.name for path in folder.glob("[!.]*/run.json"))
+    return sorted(path.parent.name for path in (folder or FOLDER).glob("[!.]*/run.json"))
 
 
-def read(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+def read(name: str, folder: Path | None = None) -> dict[str, Any]:
     """What a recorded run's run.json says; scores that could not be averaged are NaN.
 
     Raises LessonsError where there is no such run and where the file is damaged.
     """
-    path = folder / name / "run.json"
+    path = (folder or FOLDER) / name / "run.json"
     if not path.is_file():
         there = ", ".join(names(folder)) or "none"
         raise LessonsError(f"there is no recorded run {name!r}, there is {there}")
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         report["scores"] = _with_nan(report["scores"])
+        for row in report["history"]:
+            if "scores" in row:
+                row["scores"] = _with_nan(row["scores"])
     except (ValueError, KeyError, TypeError) as error:
         raise LessonsError(f"{path} is damaged: {error}") from None
     return report
@@ -251,23 +282,44 @@ def _with_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def load_model(name: str, folder: Path = FOLDER) -> nn.Module:
+def load_model(name: str, folder: Path | None = None) -> nn.Module:
     """A recorded run's model with its weights, in float32, ready to predict.
 
-    Raises LessonsError where the run kept no weights, or where they are not those of run.json.
+    Raises LessonsError where the run kept no weights, where they are not those of run.json, and
+    where the lesson's model has become another.
     """
     report = read(name, folder)
-    path = folder / name / "weights.safetensors"
+    path = (folder or FOLDER) / name / "weights.safetensors"
     if "weights" not in report:
         raise LessonsError(f"the recorded run {name} measured a claim and kept no weights")
     if not path.is_file() or _digest(path) != report["weights"]:
         raise LessonsError(f"{path} is missing or not the file that its run.json tells of")
     model = recipe_of(report["system"], report["data"], report["options"]).model()
-    state = load_file(path)
-    model.load_state_dict(
-        {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    )
+    try:
+        model.load_state_dict(_single(load_file(path)))
+    except RuntimeError:
+        raise LessonsError(
+            f"{path} does not fit the model that {report['system']} makes now: record it anew"
+        ) from None
     return model.eval()
+
+
+def full_run(name: str) -> tuple[dict[str, Any], nn.Module]:
+    """The report and the model of a recorded run; where LESSONS_BUDGET is full, made anew first.
+
+    It is what the "full training" cell of a lesson calls.
+    """
+    if budget() == "full":
+        train(plans()[name])
+    return read(name), load_model(name)
+
+
+def describe(report: Mapping[str, Any]) -> str:
+    """In a sentence: how long a recorded run took, on what, and when."""
+    return (
+        f"{report['steps']} steps of {report['batch']} images of {report['size']}×{report['size']} "
+        f"in {report['seconds'] / 60:.0f} min on {report['device']}, {report['date']}"
+    )
 
 
 def evaluate_again(
@@ -315,7 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise LessonsError(f"runs.toml has no run {name!r}, it has {', '.join(known)}")
     if not wanted:
         there = names()
-        wanted = [n for n in known if n not in there or is_cpu_run(read(n))]
+        better = torch.cuda.is_available()  # than the CPU that some were made on
+        wanted = [n for n in known if n not in there or (better and is_cpu_run(read(n)))]
     for number, name in enumerate(wanted, start=1):
         print(f"{number}/{len(wanted)} {name}", flush=True)
         report = train(known[name])
@@ -323,7 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         numbers = ", ".join(f"{key} {value:.3f}" for key, value in shown.items())
         print(f"  {numbers}; {report['seconds']:.0f} s on {report['device']}", flush=True)
     if not wanted:
-        print("every recorded run is there, made on a GPU")
+        print("every recorded run is there; those made on a CPU are made anew where there is a GPU")
 
 
 if __name__ == "__main__":

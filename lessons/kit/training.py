@@ -7,11 +7,12 @@ from (seed, t), so a run that was killed and resumed ends with the same numbers 
 not. Nothing here needs Jupyter.
 """
 
+import ast
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -63,16 +64,21 @@ class Budget:
     turn: bool = False  # by 0, 90, 180 or 270 degrees: for images that have no up
 
     def __post_init__(self):
-        for name in ("steps", "batch", "size", "evaluations"):
+        for name in ("steps", "batch", "size", "evaluations", "count", "validated"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if value is None and name in ("count", "validated"):
+                continue
+            if type(value) is not int or value < 1:
                 raise LessonsError(f"{name} must be a whole number of at least 1, not {value!r}")
-        for name in ("count", "validated"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise LessonsError(f"{name} must be a whole number of at least 1, not {value!r}")
-        if not 0 < self.learning_rate < math.inf:
-            raise LessonsError(f"learning_rate must be above 0, not {self.learning_rate!r}")
+        for name in ("learning_rate", "clip", "weight_decay", "warm_up"):
+            value, may_be_0 = getattr(self, name), name in ("weight_decay", "warm_up")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not (0 < value < math.inf or (may_be_0 and value == 0)):
+                least = "of at least" if may_be_0 else "above"
+                raise LessonsError(f"{name} must be a number {least} 0, not {value!r}")
+        for name in ("mirror", "turn"):
+            if type(getattr(self, name)) is not bool:
+                raise LessonsError(f"{name} must be True or False, not {getattr(self, name)!r}")
 
 
 Metric = Callable[[Sequence, Sequence[Segments], Sequence[Category]], Mapping[str, Any]]
@@ -138,8 +144,13 @@ def data_set(name: str, split: str = "train", size: int = 128, count: int | None
     """
     if split not in ("train", "validation"):
         raise LessonsError(f"{split!r} is no split: choose train or validation")
-    source = _source(name, split, size)
+    try:
+        source = _source(name, split, size)
+    except ValueError as error:
+        raise LessonsError(f"{name} cannot be had: {error}") from None
     total = len(source) if count is None else min(count, len(source))
+    if total == 0:
+        raise LessonsError(f"the {split} split of {name} has no images")
     return InMemory(source, total)
 
 
@@ -156,7 +167,7 @@ def _source(name: str, split: str, size: int) -> DataSet:
     training = split == "train"
     kind, _, seed = name.partition(":")
     if kind == "scenes" and seed:
-        if not seed.isdigit():
+        if not seed.isdecimal():
             raise LessonsError(f"scenes:{seed}: a seed is a whole number, as in scenes:7")
         return Scenes(int(seed), 200, size)
     if name == "scenes":
@@ -183,8 +194,14 @@ class InMemory(Dataset):
     def __init__(self, source: DataSet, count: int):
         self.categories = source.categories
         workers = 0 if count < 64 or torch.get_num_threads() == 1 else _workers()
-        loader = DataLoader(_Packed(source, count), batch_size=None, num_workers=workers)
-        self.packed = list(loader)
+        loader = DataLoader(
+            _Packed(source, count),
+            batch_size=None,
+            num_workers=workers,
+            generator=torch.Generator(),  # a loader draws a number: not the caller's
+        )
+        # Copied, because what a worker hands over keeps a file open.
+        self.packed = [tuple(part.clone() for part in sample) for sample in loader]
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -193,6 +210,9 @@ class InMemory(Dataset):
         image, ids, labels, crowd = self.packed[index]
         masks = ids == torch.arange(1, len(labels) + 1, dtype=ids.dtype)[:, None, None]
         return Sample(image.float() / 255, Segments(masks, labels, is_crowd=crowd))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
 
 
 class _Packed(Dataset):
@@ -304,11 +324,19 @@ def fit(
     With a `folder`, a checkpoint is written there every `checkpoint_every` steps, atomically,
     and a run that finds one goes on from it. Raises LessonsError naming the term where a loss
     or a gradient is no longer finite, and where the checkpoint is of another run. The caller's
-    random state is left as it was.
+    random state is left as it was. Under `accelerate launch` or `torchrun` the processes share
+    each batch; the first of them evaluates, and its Run alone has scores.
     """
     name = budget_name or budget()
     plan = recipe.budget(name)
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    has_gpu = torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision="bf16" if has_gpu else "no", cpu=not has_gpu)
+    if plan.batch < accelerator.num_processes:
+        raise LessonsError(
+            f"a batch of {plan.batch} is too small for {accelerator.num_processes} processes"
+        )
+    if checkpoint_every < 1:
+        raise LessonsError(f"checkpoint_every must be at least 1, not {checkpoint_every}")
     device = accelerator.device
     on_gpu = device.type == "cuda"
     train = data_set(recipe.data, "train", plan.size, plan.count)
@@ -335,11 +363,14 @@ def fit(
         for samples in bar:
             step = state.step
             samples = samples[accelerator.process_index :: accelerator.num_processes]
-            torch.manual_seed(_mixed(seed, step, 1))  # what the model draws belongs to the step
+            # What the model draws belongs to the step (and to the process).
+            torch.manual_seed(_mixed(seed, step, 1 + accelerator.process_index))
             losses = model(
                 [sample.image.to(device) for sample in samples],
                 [sample.segments.to(device) for sample in samples],
             )
+            if not losses:
+                raise LessonsError(f"training stopped: {recipe.system} returned no losses")
             loss = torch.stack(list(losses.values())).sum()
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
@@ -350,7 +381,9 @@ def fit(
             state.note({**losses, "gradient": norm, "loss": loss}, look=not on_gpu)
             optimizer.step()
             evaluated = state.step in evaluation_steps(plan)
-            saved = state.folder is not None and state.step % checkpoint_every == 0
+            saved = state.folder is not None and (
+                state.step % checkpoint_every == 0 or state.step == plan.steps
+            )
             if evaluated or saved or state.step % max(1, plan.steps // 100) == 0:
                 row = state.close_row(learning_rate(step, plan))
                 bar.set_postfix(loss=f"{row['loss']:.3f}")
@@ -360,7 +393,9 @@ def fit(
                 state.clock = time.perf_counter()
             if saved and accelerator.is_main_process:
                 state.save(bare, optimizer)
-            accelerator.wait_for_everyone()
+            if evaluated or saved:
+                accelerator.wait_for_everyone()
+        bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return Run(
         recipe=recipe,
         budget=name,
@@ -391,26 +426,37 @@ class _Progress:
 
     def restore(self, model: nn.Module, optimizer: Any) -> None:
         """Go on from the folder's checkpoint, if there is one."""
-        if self.folder is None or not self.path.exists():
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LessonsError(f"{self.folder} cannot be made: {error.strerror}") from None
+        if not self.path.exists():
             return
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
             run = saved["run"]
         except Exception as error:
             raise LessonsError(
-                f"{self.path} is damaged ({error}): delete it to start anew"
+                f"{self.path} cannot be read ({type(error).__name__}): delete it to start anew"
             ) from None
         if run != self.run:
             raise LessonsError(
-                f"{self.path} is of another run ({run}, not {self.run}): delete it to start anew"
+                f"{self.path} is of another run ({_difference(run, self.run)}): "
+                "delete it to start anew"
             )
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        try:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError):
+            raise LessonsError(
+                f"{self.path} is of a model with other weights: delete it to start anew"
+            ) from None
         self.step, self.seconds, self.history = saved["step"], saved["seconds"], saved["history"]
 
     def save(self, model: nn.Module, optimizer: Any) -> None:
         """Write the checkpoint whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
         torch.save(
             {
@@ -455,6 +501,23 @@ class _Progress:
                     f"training stopped: the {what} became {float(value)} in step {step}; "
                     "a smaller learning rate often helps"
                 )
+
+
+def _difference(old: str, new: str) -> str:
+    """What differs between the `_Progress.run` of two runs: "seed is 1, not 0"."""
+    try:
+        runs = [ast.literal_eval(run) for run in (old, new)]
+    except (ValueError, SyntaxError):  # an option that is no number, text or list
+        return f"{old}, not {new}"
+    there, here = (
+        {"system": system, "data": data, **options, **plan, "seed": seed}
+        for system, data, options, plan, seed in runs
+    )
+    return ", ".join(
+        f"{name} is {there.get(name)!r}, not {here.get(name)!r}"
+        for name in there | here
+        if there.get(name) != here.get(name)
+    )
 
 
 def learning_rate(step: int, plan: Budget) -> float:
@@ -506,8 +569,15 @@ def evaluate(
     scores: dict[str, Any] = {}
     for method, metric in metrics.items():
         predictions = predict(model, data, method, batch)
-        scores |= metric(predictions, targets, data.categories)
+        scores |= _plain(metric(predictions, targets, data.categories))
     return scores
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy and torch as Python's own, which checkpoints and JSON take."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 @torch.no_grad()

@@ -1,0 +1,480 @@
+"""Recorded runs: what is written, read and measured again, and which runs are made."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import tiny_training
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import nn
+
+from lessons.kit import cli, recorded
+from lessons.kit.data import Category
+from lessons.kit.errors import LessonsError
+from lessons.kit.training import BUDGETS, Budget, categories, data_set, evaluate, fit
+
+FILES = ["run.json", "weights.safetensors"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder for records and checkpoints, and lessons.tiny as a system."""
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "recorded")
+    monkeypatch.setattr(recorded, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setitem(sys.modules, "lessons.tiny", tiny_training)
+    recorded.FOLDER.mkdir()
+    return recorded.FOLDER
+
+
+@pytest.fixture(scope="module")
+def run():
+    return fit(tiny_training.recipe(), "test", seed=2, progress=False)
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def rounded(model):
+    """The model with its weights as float16 has them."""
+    copy = tiny_training.Tiny()
+    copy.load_state_dict({key: value.half().float() for key, value in model.state_dict().items()})
+    return copy
+
+
+# ---------------------------------------------------------------- write, read, load
+
+
+def test_a_run_is_recorded_with_its_weights_and_read_again(folder, run):
+    recorded.write("one", run)
+    assert sorted(tree(folder)) == ["one/run.json", "one/weights.safetensors"]
+    assert [path.name for path in folder.iterdir()] == ["one"] and recorded.names() == ["one"]
+    report = recorded.read("one")
+    assert report["system"] == "tiny" and report["data"] == "four_scenes"
+    assert (report["budget"], report["seed"], report["options"]) == ("test", 2, {})
+    plan = run.recipe.budget("test")
+    assert Budget(**{key: report[key] for key in vars(plan)}) == plan
+    assert report["parameters"] == 20 and report["device"] == run.device
+    assert report["versions"].keys() == {"python", *recorded.VERSIONS}
+    assert report["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert report["peak_memory"] > 0 and report["seconds"] >= 0
+    assert [row["step"] for row in report["history"]] == [row["step"] for row in run.history]
+    weights = load_file(folder / "one/weights.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float16}
+    model = recorded.load_model("one")
+    assert not model.training
+    for key, value in rounded(run.model).state_dict().items():
+        assert torch.equal(model.state_dict()[key], value)
+
+
+def test_the_scores_are_those_of_the_weights_that_were_kept(folder, run):
+    recorded.write("one", run)
+    scores = recorded.read("one")["scores"]
+    held_out = data_set("four_scenes", "validation", 32, 2)
+    kept, exact = (
+        evaluate(model, held_out, run.recipe.metrics) for model in (rounded(run.model), run.model)
+    )
+    assert scores["score"] == float(f"{kept['score']:.6g}")
+    assert kept["score"] != exact["score"] == run.scores["score"]
+    assert repr(recorded.evaluate_again("one", count=2)) == repr(kept)
+
+
+def test_a_score_that_could_not_be_averaged_is_null_in_the_file_and_nan_again(folder, run):
+    recorded.write("one", run)
+
+    def fail(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    text = (folder / "one/run.json").read_text()
+    plain = json.loads(text, parse_constant=fail)
+    assert plain["scores"]["rare"] is None and plain["count"] is None
+    assert plain["scores"]["per_class"]["sheep"]["rare"] is None
+    report = recorded.read("one")
+    assert math.isnan(report["scores"]["rare"])
+    assert math.isnan(report["scores"]["per_class"]["sheep"]["rare"])
+    assert math.isnan(report["history"][-1]["scores"]["rare"])
+    assert report["count"] is None
+    assert json.loads(recorded.as_json(report["scores"])) == plain["scores"]
+
+
+def test_a_run_that_measures_a_claim_keeps_no_weights(folder, run):
+    recorded.write("claim", run, weights=False)
+    assert list(tree(folder)) == ["claim/run.json"]
+    assert "weights" not in recorded.read("claim")
+    with pytest.raises(LessonsError, match="claim measured a claim and kept no weights"):
+        recorded.load_model("claim")
+
+
+def test_another_folder_can_be_named(folder, run, tmp_path):
+    elsewhere = tmp_path / "a/b"
+    recorded.write("one", run, folder=elsewhere)
+    assert sorted(p.name for p in (elsewhere / "one").iterdir()) == FILES
+    assert recorded.names(elsewhere) == ["one"] and recorded.names() == []
+    assert recorded.read("one", elsewhere)["seed"] == 2
+    assert isinstance(recorded.load_model("one", elsewhere), tiny_training.Tiny)
+
+
+def test_a_record_is_replaced_whole(folder, run):
+    recorded.write("one", run)
+    (folder / "one/notes.txt").write_text("of the first run")
+    recorded.write("one", replace(run, seed=3), weights=False)
+    assert list(tree(folder)) == ["one/run.json"]
+    assert [path.name for path in folder.iterdir()] == ["one"]
+    assert recorded.read("one")["seed"] == 3
+
+
+@pytest.mark.parametrize("function", ["save_file", "_digest", "_plain"])
+def test_a_record_is_kept_where_the_new_one_cannot_be_written(folder, run, monkeypatch, function):
+    recorded.write("one", run)
+    before = tree(folder)
+
+    def fail(*arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(recorded, function, fail)
+    for name in ("one", "two"):
+        with pytest.raises(OSError, match="no space left"):
+            recorded.write(name, replace(run, seed=3))
+    assert tree(folder) == before and [path.name for path in folder.iterdir()] == ["one"]
+
+
+def test_what_a_killed_process_left_is_in_nobody_s_way(folder, run):
+    for name in (".one.part", ".one.old"):
+        (folder / name).mkdir()
+        (folder / name / "run.json").write_text("{")
+    assert recorded.names() == []
+    recorded.write("one", run)
+    assert recorded.names() == [path.name for path in folder.iterdir()] == ["one"]
+
+
+def test_weights_of_more_than_4_mb_are_refused_and_nothing_is_written(folder, run):
+    assert recorded.LARGEST == 4 * 2**20
+    large = replace(run, model=nn.Linear(2**11 + 1, 2**10))  # two bytes each
+    with pytest.raises(LessonsError, match="the weights of one take 4.0 MB, 4 MB are allowed"):
+        recorded.write("one", large)
+    assert list(folder.iterdir()) == []
+
+
+def test_weights_in_channels_last_order_are_kept_too(folder, run):
+    def model():
+        return tiny_training.Tiny().to(memory_format=torch.channels_last)
+
+    turned = model()
+    turned.pixel.weight.data = torch.rand(3, 4, 1, 1).transpose(0, 1)
+    assert not turned.pixel.weight.is_contiguous()
+    recorded.write("one", replace(run, model=turned))
+    kept = recorded.load_model("one").pixel.weight
+    torch.testing.assert_close(kept, turned.pixel.weight, rtol=1e-3, atol=1e-3)
+
+
+def test_weights_that_are_not_those_of_the_run_are_refused(folder, run):
+    recorded.write("one", run)
+    recorded.write("two", replace(run, model=tiny_training.Tiny()))
+    ours, theirs = folder / "one/weights.safetensors", folder / "two/weights.safetensors"
+    whole = ours.read_bytes()
+    for bytes in (theirs.read_bytes(), whole[:-1], b""):
+        ours.write_bytes(bytes)
+        with pytest.raises(LessonsError, match="weights.safetensors is missing or not the file"):
+            recorded.load_model("one")
+    ours.unlink()
+    with pytest.raises(LessonsError, match="weights.safetensors is missing or not the file"):
+        recorded.load_model("one")
+    ours.write_bytes(whole)
+    recorded.load_model("one")
+
+
+def test_a_lesson_whose_model_has_changed_does_not_get_old_weights(folder, run, monkeypatch):
+    recorded.write("one", run)
+    wider = replace(tiny_training.recipe(), model=lambda: tiny_training.Tiny(width=5))
+    monkeypatch.setattr(tiny_training, "recipe", lambda data: wider)
+    with pytest.raises(LessonsError, match="does not fit the model that tiny makes now") as error:
+        recorded.load_model("one")
+    assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- measured again
+
+
+def test_a_recorded_run_is_measured_on_scenes_it_never_saw(folder, run):
+    recorded.write("one", replace(run, recipe=replace(run.recipe, data="scenes")))
+    model, metrics = recorded.load_model("one"), run.recipe.metrics
+    seen = {seed: recorded.evaluate_again("one", seed=seed, count=3) for seed in (7, 8)}
+    assert seen[7] != seen[8]
+    for seed, scores in seen.items():
+        expected = evaluate(model, data_set(f"scenes:{seed}", "validation", 32, 3), metrics)
+        assert repr(scores) == repr(expected)
+    named = recorded.evaluate_again("one", "scenes:8", count=3)
+    assert repr(named) == repr(seen[8])
+    few, more = (recorded.evaluate_again("one", count=count)["score"] for count in (1, 3))
+    assert few != more
+
+
+def test_a_data_set_with_other_categories_is_refused(folder, run, monkeypatch):
+    recorded.write("one", run)
+    with pytest.raises(LessonsError, match="only scenes have seeds, four_scenes has none"):
+        recorded.evaluate_again("one", seed=3)
+    nucleus = [Category("nucleus", True, (230, 159, 0))]
+    monkeypatch.setattr(
+        recorded, "categories", lambda name: nucleus if name == "nuclei" else categories(name)
+    )
+    message = "one knows the categories of four_scenes, nuclei has others"
+    with pytest.raises(LessonsError, match=message):
+        recorded.evaluate_again("one", "nuclei")
+
+
+# ---------------------------------------------------------------- plans
+
+
+def test_options_are_numbers_lists_or_words_and_go_to_the_recipe_or_the_budget():
+    said = [
+        "steps=7", "learning_rate=3e-4", "mirror=False", "count=None",
+        "levels=[2]", "width=4", "share=0.5", "roi=pool", "quoted='7'", "empty=", "sum=a=b",
+        "odd={[]: 1}", "turned=(1, 2)",
+    ]  # fmt: skip
+    plan = recorded.plan("a-1_B", "tiny", changes=said, weights=False)
+    assert plan.changes == {"steps": 7, "learning_rate": 3e-4, "mirror": False, "count": None}
+    assert plan.options == {
+        "levels": [2], "width": 4, "share": 0.5, "roi": "pool", "quoted": "7", "empty": "",
+        "sum": "a=b", "odd": "{[]: 1}", "turned": (1, 2),
+    }  # fmt: skip
+    assert (plan.name, plan.data, plan.budget, plan.weights) == ("a-1_B", "scenes", "full", False)
+
+
+def test_a_plan_s_recipe_has_its_options_and_its_budget(folder):
+    plan = recorded.plan("one", "tiny", "four_scenes", "test", changes=["steps=2", "width=5"])
+    recipe = plan.recipe()
+    assert recipe.budget("test").steps == 2 and recipe.budget("full").steps == 12
+    assert recipe.options == {"width": 5} and recipe.model().scale.shape == (5,)
+
+
+@pytest.mark.parametrize("name", recorded.plans())
+def test_every_run_that_the_course_records_can_be_made(name, request):
+    plan = recorded.plans()[name]
+    recorded.plan(name, plan.system)  # its name is a folder's
+    assert plan.budget in BUDGETS
+    if not plan.data.partition(":")[0].endswith("scenes"):
+        request.getfixturevalue(plan.data)  # skips where the images are missing
+    recipe = plan.recipe()
+    assert recipe.system == plan.system and recipe.data == plan.data
+    for option, value in (plan.options or {}).items():
+        assert recipe.options[option] == value
+    for part, value in (plan.changes or {}).items():
+        assert getattr(recipe.budget(plan.budget), part) == value
+    json.dumps(recipe.options)
+    if plan.weights:
+        recorded._must_be_small(name, recorded._half(recipe.model()))
+
+
+# ---------------------------------------------------------------- train
+
+
+def test_a_planned_run_is_trained_and_recorded_and_its_checkpoint_removed(folder, run):
+    plan = recorded.plan("one", "tiny", "four_scenes", "test", 2)
+    report = recorded.train(plan, progress=False)
+    assert repr(report) == repr(recorded.read("one"))
+    assert list(recorded.CHECKPOINTS.iterdir()) == []
+    model = recorded.load_model("one")
+    for key, value in rounded(run.model).state_dict().items():
+        assert torch.equal(model.state_dict()[key], value)
+
+
+def test_a_run_that_could_not_be_recorded_is_not_lost(folder, run, monkeypatch):
+    plan = recorded.plan("one", "tiny", "four_scenes", "test", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(recorded, "save_file", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            recorded.train(plan, progress=False)
+    assert list(folder.iterdir()) == []
+    monkeypatch.setattr(tiny_training.Tiny, "forward", None)  # no step is done again
+    recorded.train(plan, progress=False)
+    model = recorded.load_model("one")
+    for key, value in rounded(run.model).state_dict().items():
+        assert torch.equal(model.state_dict()[key], value)
+
+
+def test_weights_that_would_be_too_large_are_refused_before_the_first_step(folder, monkeypatch):
+    monkeypatch.setattr(recorded, "LARGEST", 39)
+    monkeypatch.setattr(recorded, "fit", None)
+    with pytest.raises(LessonsError, match="the weights of one take 0.0 MB"):
+        recorded.train(recorded.plan("one", "tiny", "four_scenes"))
+    monkeypatch.setattr(recorded, "fit", fit)
+    plan = recorded.plan("one", "tiny", "four_scenes", changes=["steps=1"], weights=False)
+    recorded.train(plan, progress=False)
+    assert list(tree(folder)) == ["one/run.json"]
+
+
+# ---------------------------------------------------------------- make recorded
+
+
+@pytest.fixture
+def planned(folder, monkeypatch):
+    """Four runs of which one was made on a GPU, one on a CPU; a list of what is trained."""
+    lines = [f'[{name}]\nsystem = "tiny"\ndata = "four_scenes"\n' for name in "abcd"]
+    (folder / "runs.toml").write_text("\n".join(lines))
+    for name, device in (("b", "NVIDIA H100"), ("c", "cpu, 2 threads"), ("other", "cpu")):
+        (folder / name).mkdir()
+        report = {"device": device, "scores": {}, "history": []}
+        (folder / name / "run.json").write_text(json.dumps(report))
+    trained = []
+
+    def train(plan):
+        trained.append(plan)
+        scores = {"ap": 0.25, "rare": math.nan, "per_class": {}}
+        return {"scores": scores, "seconds": 61.0, "device": "a GPU"}
+
+    monkeypatch.setattr(recorded, "train", train)
+    return trained
+
+
+def test_the_runs_that_are_missing_or_of_a_cpu_are_made(planned, capsys, monkeypatch):
+    monkeypatch.setattr(recorded.torch.cuda, "is_available", lambda: True)
+    recorded.main([])
+    assert [plan.name for plan in planned] == ["a", "c", "d"]
+    assert planned[0] == recorded.Plan("a", "tiny", "four_scenes")
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[:2] == ["1/3 a", "  ap 0.250, rare nan; 61 s on a GPU"]
+
+
+def test_without_a_gpu_only_the_missing_runs_are_made(planned, monkeypatch):
+    monkeypatch.setattr(recorded.torch.cuda, "is_available", lambda: False)
+    recorded.main([])
+    assert [plan.name for plan in planned] == ["a", "d"]
+
+
+def test_a_run_that_is_named_is_made_whatever_there_is(planned):
+    recorded.main(["b", "a"])
+    assert [plan.name for plan in planned] == ["b", "a"]
+
+
+def test_an_unknown_name_stops_before_anything_is_made(planned):
+    with pytest.raises(LessonsError, match="runs.toml has no run 'nope', it has a, b, c, d"):
+        recorded.main(["a", "nope"])
+    assert planned == []
+
+
+def test_where_all_runs_are_there_nothing_is_made(planned, folder, capsys):
+    for name in "acd":
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "run.json").write_bytes((folder / "b/run.json").read_bytes())
+    recorded.main([])
+    assert planned == [] and "every recorded run is there" in capsys.readouterr().out
+
+
+def test_make_recorded_ends_with_one_line_for_a_name_that_does_not_exist(root):
+    command = [sys.executable, "-m", "lessons.kit.recorded", "nope"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("recorded: runs.toml has no run 'nope', it has mask_rcnn")
+    assert done.stderr.count("\n") == 1
+
+
+# ---------------------------------------------------------------- where Jupyter is not installed
+
+
+BARE = """
+import sys
+from importlib.machinery import PathFinder
+
+NAMES = "IPython ipywidgets ipykernel jupyter jupyterlab jupyter_client jupyter_core nbformat "
+NAMES += "nbclient nbconvert notebook pycocotools typer rich matplotlib"
+
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        missing = name.partition(".")[0] in NAMES.split()
+        return None if missing else super().find_spec(name, path, target)
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Bare
+import pathlib
+import lessons.mask_rcnn
+from lessons.kit import recorded, training
+
+recipe = lessons.mask_rcnn.recipe("four_scenes")
+recipe = recipe.with_budget("test", steps=2, batch=1, validated=1, evaluations=1)
+folder = pathlib.Path(sys.argv[1])
+run = training.fit(recipe, "test", folder=folder / "checkpoint", checkpoint_every=1)
+recorded.write("mask_rcnn", run, folder=folder)
+assert recorded.read("mask_rcnn", folder)["steps"] == 2
+recorded.load_model("mask_rcnn", folder)
+assert not set(NAMES.split()) & {name.partition(".")[0] for name in sys.modules}
+"""
+
+
+def test_training_and_recording_need_neither_jupyter_nor_the_command_line(root, tmp_path):
+    command = [sys.executable, "-c", BARE, str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "mask_rcnn on four_scenes: 100%" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "mask_rcnn").iterdir()) == FILES
+
+
+# ---------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def lessons(monkeypatch, capsys):
+    """Run `lessons …` in this process; the exit code, what it printed and its errors."""
+    monkeypatch.setattr(cli, "console", Console(width=200))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lessons", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = capsys.readouterr()
+        return end.value.code, printed.out, printed.err
+
+    return call
+
+
+def test_train_evaluate_and_results(lessons, folder):
+    few = ["--set", "steps=2", "--set", "evaluations=1", "--set", "width=3"]
+    code, printed, _ = lessons(
+        "train", "tiny", "--data", "four_scenes", "--budget", "test", "--seed", "4",
+        "--as", "small", *few,
+    )  # fmt: skip
+    assert code == 0
+    assert printed.splitlines()[2].split() == ["rare", "nan"]
+    assert printed.splitlines()[-1].startswith("lessons/recorded/small: ")
+    report = recorded.read("small")
+    assert (report["steps"], report["seed"], report["options"]) == (2, 4, {"width": 3})
+    assert sorted(p.name for p in (folder / "small").iterdir()) == FILES
+
+    code, printed, _ = lessons("evaluate", "small", "--count", "2", "--json")
+    assert code == 0 and json.loads(printed) == json.loads(recorded.as_json(report["scores"]))
+    code, printed, _ = lessons(
+        "evaluate", "small", "--data", "scenes", "--seed", "9", "--count", "1"
+    )
+    assert code == 0 and printed.split()[0] == "score" and "per_class" not in printed
+
+    code, printed, _ = lessons("results")
+    (line,) = [line for line in printed.splitlines() if "small" in line]
+    assert code == 0 and "four_scenes" in line and "0.00 M" in line
+
+
+def test_weights_are_not_kept_where_none_are_wanted(lessons, folder):
+    code, _, _ = lessons(
+        "train", "tiny", "--data", "four_scenes", "--no-weights", "--set", "steps=1"
+    )
+    assert code == 0 and list(tree(folder)) == ["tiny/run.json"]
+
+
+# ---------------------------------------------------------------- in a lesson
+
+
+def test_a_lesson_reads_its_recorded_run_and_makes_it_anew_where_it_is_told_to(folder, monkeypatch):
+    (folder / "runs.toml").write_text('[tiny]\nsystem = "tiny"\ndata = "four_scenes"\n')
+    monkeypatch.setenv("LESSONS_BUDGET", "full")
+    report, model = recorded.full_run("tiny")
+    assert isinstance(model, tiny_training.Tiny)
+    assert recorded.describe(report).startswith("12 steps of 3 images of 32×32 in 0 min on ")
+    monkeypatch.setenv("LESSONS_BUDGET", "quick")
+    monkeypatch.setattr(recorded, "train", None)
+    again, _ = recorded.full_run("tiny")
+    assert repr(again) == repr(report)
