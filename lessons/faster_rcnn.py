@@ -129,8 +129,9 @@ def match_boxes(
 
     A box takes the true one of highest IoU (of equal ones the first) if that is at least
     `foreground`; below `background` it is background. With `keep_best` the best boxes of each
-    true one, all of equal IoU, are taken whatever the threshold (torchvision's `Matcher` with
-    `allow_low_quality_matches`; but a true box that no box meets takes none).
+    true one, all of equal IoU, are taken whatever the threshold: they take the true one that they
+    themselves overlap most (torchvision's `Matcher` with `allow_low_quality_matches`; but a true
+    box that no box meets takes none).
     """
     if background > foreground:
         raise ValueError(f"background {background} must not be above foreground {foreground}")
@@ -321,7 +322,7 @@ def proposal_losses(
     boxes: Sequence[Float[Tensor, "_ 4"]],
     settings: ProposalSettings,
 ) -> dict[str, Tensor]:
-    """`objectness` and `rpn_box` of a batch whose images show `boxes` (Ren et al. 2015, eq. 1).
+    """`objectness` and `rpn_box` of images that show `boxes` (after Ren et al. 2015, eq. 1).
 
     Cross-entropy, mean over the sampled anchors; smooth L1 with β = 1/9 of the positive ones'
     deltas, its sum divided by the number of all sampled ones.

@@ -5,6 +5,7 @@ You turn a box of any size into a small grid of features that moves when the box
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -118,18 +119,21 @@ def bags_by_size(
 
 
 class WeightedSum(torch.autograd.Function):
-    """For each bag of entries the sum of table[cells] · weights; bag i begins at starts[i]."""
+    """For each bag of entries the sum of table[cells] · weights; bag i begins at starts[i].
+
+    `bags()` returns cells, weights and starts; it is called again for the gradient.
+    """
 
     @staticmethod
-    def forward(ctx, table, cells, weights, starts):
-        ctx.save_for_backward(cells, weights, starts)
-        ctx.rows = len(table)
+    def forward(ctx, table, bags):
+        ctx.bags, ctx.rows = bags, len(table)
+        cells, weights, starts = bags()
         return F.embedding_bag(cells, table, starts, mode="sum", per_sample_weights=weights)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, error):
-        cells, weights, starts = ctx.saved_tensors
+        cells, weights, starts = ctx.bags()
         entries = starts.diff(append=starts.new_tensor([len(cells)]))
         bag = torch.arange(len(starts), dtype=torch.int32, device=starts.device)
         bag = bag.repeat_interleave(entries)  # the bag that each entry is in
@@ -141,7 +145,7 @@ class WeightedSum(torch.autograd.Function):
         gradient = F.embedding_bag(
             bag, error.contiguous(), starts, mode="sum", per_sample_weights=weights
         )
-        return gradient, None, None, None
+        return gradient, None
 
 
 def last_used(weights: Float[Tensor, "n bins k"]) -> Int[Tensor, "n"]:
@@ -161,7 +165,8 @@ def align_one_channel(
     (n, ph, k), pw, w = rows.shape, columns.shape[1], features.shape[3]
     starts = torch.arange(0, rows.numel(), k, dtype=torch.int32, device=rows.device)
     table = features.reshape(-1, w)
-    lines = WeightedSum.apply(table, rows.flatten(), row_weights.flatten(), starts)
+    bags = rows.flatten(), row_weights.flatten(), starts
+    lines = WeightedSum.apply(table, lambda: bags)
     matrix = features.new_zeros(n, pw, w).scatter_add_(2, columns.long(), column_weights)
     return (lines.view(n, ph, w) @ matrix.mT)[:, None]
 
@@ -197,10 +202,10 @@ def roi_align(
     table = features.permute(0, 2, 3, 1).reshape(-1, c)  # a row for each cell
     axes = rows * w, row_weights, columns, column_weights
     if sampling_ratio > 0 or len(rois) == 0:
-        out = WeightedSum.apply(table, *bags_of(*axes)).view(len(rois), ph, pw, c)
+        out = WeightedSum.apply(table, partial(bags_of, *axes)).view(len(rois), ph, pw, c)
     else:
         *bags, order = bags_by_size(*axes)
-        out = WeightedSum.apply(table, *bags).view(len(rois), ph, pw, c)
+        out = WeightedSum.apply(table, lambda: bags).view(len(rois), ph, pw, c)
         out = out.index_select(0, order.argsort())
     return out.permute(0, 3, 1, 2)
 

@@ -478,3 +478,19 @@ def test_a_lesson_reads_its_recorded_run_and_makes_it_anew_where_it_is_told_to(f
     monkeypatch.setattr(recorded, "train", None)
     again, _ = recorded.full_run("tiny")
     assert repr(again) == repr(report)
+
+
+# ---------------------------------------------------------------- what readers are told
+
+
+def test_the_readmes_results_are_those_of_the_recorded_runs(root):
+    """A number that a reader sees comes from run.json."""
+    rows = [
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in (root / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `mask_rcnn")
+    ]
+    assert {row[0] for row in rows} == set(recorded.plans())
+    for name, _, *numbers, _ in rows:
+        scores = recorded.read(name)["scores"]
+        assert numbers == [f"{scores[key]:.3f}" for key in ("ap", "ap50", "ap75")]

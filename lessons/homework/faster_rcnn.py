@@ -70,6 +70,10 @@ def soft_sigma_squared(boxes, scores, sigma):
     return soft_search(boxes, scores, lambda iou: torch.exp(-iou.square() / sigma**2))
 
 
+def soft_two_sigma(boxes, scores, sigma):
+    return soft_search(boxes, scores, lambda iou: torch.exp(-iou.square() / (2 * sigma)))
+
+
 def soft_planned(boxes, scores, sigma):
     return soft_search(boxes, scores, lambda iou: torch.exp(-iou.square() / sigma), True)
 
@@ -133,6 +137,11 @@ SOFT = Exercise(
             "sigma squared",
             soft_sigma_squared,
             "Right but for the width of the decay. Is it a standard deviation in this formula?",
+        ),
+        Mistake(
+            "twice sigma",
+            soft_two_sigma,
+            "Your scores fall too slowly: there is no 2 in this exponent.",
         ),
         Mistake(
             "the order of the first scores",
@@ -288,6 +297,9 @@ def boxes_of_levels(generator: torch.Generator) -> Iterator[tuple[Tensor, int, i
     yield torch.cat([corner, corner + sides / 4], dim=1).double(), 3, 6, 4, 40.0
     long = torch.tensor([[0.0, 0.0, 100.0, 4.0], [5.0, 5.0, 6.0, 261.0], [9.0, 9.0, 9.0, 30.0]])
     yield long, 2, 5, 3, 24.0
+    # A rounding error below a limit between two levels: 24 and 12 pixels, nearly.
+    yield torch.tensor([[10.1, 10.1, 34.1, 34.1]]), 1, 5, 2, 24.0
+    yield torch.tensor([[11.3, 11.3, 23.3, 23.3]]), 0, 5, 2, 24.0
     yield torch.zeros(0, 4), 2, 5, 4, 224.0
 
 
@@ -345,6 +357,12 @@ LEVELS = Exercise(
             "the natural logarithm",
             level_by(root_of_area, logarithm=torch.log),
             "Your levels are too close together: a factor of 2.7 is one level in yours.",
+        ),
+        Mistake(
+            "nothing added before rounding",
+            level_by(root_of_area, shift=0.0),
+            "Right except exactly at a limit: 1.9999999 is rounded down to 1. What does the text "
+            "add before rounding?",
         ),
         Mistake(
             "no limits",

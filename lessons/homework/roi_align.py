@@ -30,7 +30,8 @@ def axes(generator: torch.Generator) -> Iterator[tuple[float, float, int, int, i
         start = uniform(generator, 0, length / 2)
         yield start, uniform(generator, 0.5, length / 2), bins, n, length
     yield -2.6, 6.0, 3, 2, 8  # samples beyond −1, and others that are pulled to cell 0
-    yield 5.3, 6.0, 3, 2, 8
+    yield -2.1, 6.0, 3, 2, 8  # one sample of the first bin counts, one does not
+    yield 3.3, 6.0, 3, 2, 8  # so in the last bin
     yield 30.0, 4.0, 2, 2, 8
 
 
@@ -59,6 +60,12 @@ def matrix_goes_on_outside(start, size, bins, n, length):
 
 def matrix_not_pulled(start, size, bins, n, length):
     return matrix(start, size, bins, n, length, pull=False).mean(1)
+
+
+def matrix_of_means_of_some(start, size, bins, n, length):
+    at = start + (torch.arange(bins * n, dtype=torch.float64) + 0.5) * size / (bins * n)
+    counts = ((at >= -1) & (at <= length)).view(bins, n).sum(1, keepdim=True)
+    return matrix(start, size, bins, n, length).sum(1) / counts.clamp(min=1)
 
 
 def matrix_of_nearest_cells(start, size, bins, n, length):
@@ -106,6 +113,12 @@ MATRIX = Exercise(
             matrix_not_pulled,
             "Right inside the map. Samples just outside fade away, but they should read the "
             "outermost cell in full: what has to happen to them first?",
+        ),
+        Mistake(
+            "mean over only the samples that count",
+            matrix_of_means_of_some,
+            "Near the edge your rows are too heavy: you divide by the samples that count. The mean "
+            "is over all n.",
         ),
         Mistake(
             "the nearest cell",
@@ -343,6 +356,14 @@ def turned_with_other_corners(features, centre, size, angle, bins, n):
     return F.avg_pool2d(read, n)[0]
 
 
+def turned_half_a_cell_off(features, centre, size, angle, bins, n):
+    x, y = turned_by(features, centre, size, angle, bins, n)
+    h, w = features.shape[1:]
+    grid = torch.stack([2 * x / w - 1, 2 * y / h - 1], -1)
+    read = F.grid_sample(features[None], grid[None], align_corners=False)
+    return F.avg_pool2d(read, n)[0]
+
+
 def turned_with_x_for_y(features, centre, size, angle, bins, n):
     x, y = turned_by(features, centre, size, angle, bins, n)
     h, w = features.shape[1:]
@@ -386,6 +407,12 @@ ROTATED = Exercise(
             turned_with_other_corners,
             "The points are right, their translation for grid_sample is not. With which value of "
             "align_corners are −1 and 1 the centres of the outermost cells?",
+        ),
+        Mistake(
+            "half a cell off",
+            turned_half_a_cell_off,
+            "All of your points are half a cell off. With align_corners=False the value −1 is the "
+            "outer edge of cell 0, and the centre of cell 0 is at 0: how far apart are the two?",
         ),
         Mistake(
             "x for y",

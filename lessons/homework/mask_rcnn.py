@@ -1,0 +1,800 @@
+"""Homework 04: the exercises on masks, and the mistakes that are known by name."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lessons.homework.answers.mask_rcnn import (
+    agnostic_parts,
+    batch_mask_loss,
+    refine_masks,
+    rescore,
+)
+from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.mask_rcnn import (
+    MaskHead,
+    mask_loss,
+    mask_scores,
+    softmax_mask_loss,
+    softmax_mask_scores,
+)
+
+# ---------------------------------------------------------------- 1. agnostic_parts
+
+
+def pooled_rois(generator: torch.Generator) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Pooled features, soft targets and labels of several classes; one RoI, none, two types."""
+    for n, channels, size, dtype in (
+        (5, 16, 7, torch.float32),
+        (3, 64, 4, torch.float32),
+        (2, 32, 5, torch.float64),
+        (1, 16, 3, torch.float32),
+        (0, 16, 7, torch.float32),
+    ):
+        pooled = torch.randn(n, channels, size, size, generator=generator).to(dtype)
+        targets = torch.rand(n, 2 * size, 2 * size, generator=generator).to(dtype)
+        labels = torch.randint(0, 4, (n,), generator=generator)
+        labels[-1:] = 3  # so that somebody always asks for a mask that is not there
+        yield channels, pooled, targets, labels
+
+
+PARTS = ("mask_head", "mask_loss", "mask_scores")
+
+
+def use_parts(
+    function: Callable, channels: int, pooled: Tensor, targets: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    """What the three parts say, with the same weights in everybody's head."""
+    parts = function(channels)
+    if not isinstance(parts, Mapping) or set(parts) != set(PARTS):
+        keys = ", ".join(map(str, parts)) if isinstance(parts, Mapping) else ""
+        got = (
+            f"one with {keys or 'nothing'}" if isinstance(parts, Mapping) else type(parts).__name__
+        )
+        raise TypeError(f"a dict with {', '.join(PARTS)} is asked for, not {got}")
+    head, loss, scores = (parts[name] for name in PARTS)
+    if not isinstance(head, nn.Module):
+        raise TypeError("mask_head must be a module, as MaskHead(...) makes it")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in head.parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.copy_(noise * (2 / max(weight[0].numel(), 8)) ** 0.5)
+        logits = head.to(pooled.dtype)(pooled)
+    logits.requires_grad_()
+    value = loss(logits, targets, labels)
+    return {
+        "mask_head": logits.detach(),
+        "mask_loss": value,
+        "gradient": gradients(value, [logits])[0],
+        "mask_scores": scores(logits.detach(), labels),
+    }
+
+
+def gradients(value: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of a loss, zero where the logits are not heard of."""
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return [torch.zeros_like(each) for each in logits]
+    found = torch.autograd.grad(value.sum(), list(logits), allow_unused=True)
+    return [
+        torch.zeros_like(each) if grad is None else grad
+        for each, grad in zip(logits, found, strict=True)
+    ]
+
+
+def agnostic(loss=None, scores=None):
+    """`agnostic_parts` with one of the functions exchanged."""
+
+    def parts(channels):
+        right = agnostic_parts(channels)
+        return right | {
+            "mask_loss": loss or right["mask_loss"],
+            "mask_scores": scores or right["mask_scores"],
+        }
+
+    return parts
+
+
+def with_background(channels):
+    return {
+        "mask_head": MaskHead(channels, 2),
+        "mask_loss": lambda logits, targets, labels: softmax_mask_loss(logits, targets, labels * 0),
+        "mask_scores": lambda logits, labels: softmax_mask_scores(logits, labels * 0),
+    }
+
+
+def right_loss(logits, targets, labels):
+    return mask_loss(logits, targets, labels * 0)
+
+
+def every_pair_loss(logits, targets, labels):
+    if not len(logits):
+        return logits.sum() * 0
+    s = logits.sigmoid()  # (n, 1, m, m) beside (n, m, m)
+    return -(targets * s.log() + (1 - targets) * (1 - s).log()).mean()
+
+
+def nan_loss(logits, targets, labels):
+    return F.binary_cross_entropy_with_logits(logits[:, 0], targets)
+
+
+def summed_loss(logits, targets, labels):
+    return F.binary_cross_entropy_with_logits(logits[:, 0], targets, reduction="sum")
+
+
+def pixels_summed_loss(logits, targets, labels):
+    return right_loss(logits, targets, labels) * targets[0:1].numel()
+
+
+def hard_loss(logits, targets, labels):
+    return right_loss(logits, (targets >= 0.5).to(targets), labels)
+
+
+def probability_loss(logits, targets, labels):
+    return right_loss(logits.sigmoid(), targets, labels)
+
+
+def squeezed_loss(logits, targets, labels):
+    return F.binary_cross_entropy_with_logits(logits.squeeze(), targets)
+
+
+def channel_kept_loss(logits, targets, labels):
+    return F.binary_cross_entropy_with_logits(logits, targets)
+
+
+def logits_for_scores(logits, labels):
+    return logits[:, 0]
+
+
+def channel_kept(logits, labels):
+    return logits.sigmoid()
+
+
+def squeezed(logits, labels):
+    return logits.squeeze().sigmoid()
+
+
+def softmax_scores(logits, labels):
+    return logits.softmax(dim=1)[:, 0]
+
+
+def hard_scores(logits, labels):
+    return (logits[:, 0] >= 0).to(logits)
+
+
+AGNOSTIC = Exercise(
+    agnostic_parts,
+    pooled_rois,
+    points=3,
+    minutes=15,
+    tolerance=1e-5,
+    call=use_parts,
+    mistakes=[
+        Mistake(
+            "a mask is looked up by class",
+            agnostic(mask_loss, mask_scores),
+            "The loss or the scores still ask for the mask of the class. How many masks has a RoI "
+            "now, and which number has the only one?",
+        ),
+        Mistake(
+            "every RoI against every target",
+            agnostic(loss=every_pair_loss),
+            "Your loss compares each RoI with the targets of all RoIs: (n, 1, m, m) beside "
+            "(n, m, m) is broadcast. What shape has the product?",
+        ),
+        Mistake(
+            "NaN without RoIs",
+            agnostic(loss=nan_loss),
+            "Right except where there are no RoIs: the mean of nothing. A batch without "
+            "positives would end the training.",
+        ),
+        Mistake(
+            "the sum over all",
+            agnostic(loss=summed_loss),
+            "You add up where a mean is asked for. With 28×28 masks this term would drown the "
+            "other four.",
+        ),
+        Mistake(
+            "the sum over the pixels",
+            agnostic(loss=pixels_summed_loss),
+            "Your loss grows with the size of the masks. What stands before the sum over the "
+            "pixels in the lecture's formula?",
+        ),
+        Mistake(
+            "hard targets",
+            agnostic(loss=hard_loss),
+            "You round the targets to 0 and 1. RoIAlign made them soft at the outline, and there "
+            "½ is an answer.",
+        ),
+        Mistake(
+            "a sigmoid too many",
+            agnostic(loss=probability_loss),
+            "Your loss squeezes the logits twice. Which form of the cross-entropy takes "
+            "probabilities, and which logits?",
+        ),
+        Mistake(
+            "a second mask for the background",
+            with_background,
+            "Your head paints two masks that compete. With a sigmoid one is enough: what is left "
+            "of 1 is the background.",
+        ),
+        Mistake(
+            "the channel is kept in the loss",
+            agnostic(loss=channel_kept_loss),
+            "The logits have a dimension that the targets do not have. Which of its entries is the "
+            "RoI's only mask?",
+        ),
+        Mistake(
+            "squeeze() in the loss takes the RoI too",
+            agnostic(loss=squeezed_loss, scores=squeezed),
+            "Right for several RoIs: which dimensions of (1, 1, m, m) does squeeze() remove?",
+        ),
+        Mistake(
+            "logits for scores",
+            agnostic(scores=logits_for_scores),
+            "The loss is right. Your scores leave 0 … 1: what makes a probability of a logit?",
+        ),
+        Mistake(
+            "the channel is kept",
+            agnostic(scores=channel_kept),
+            "The loss is right. Your scores have one dimension too many: paste_masks wants one "
+            "m×m mask for each detection.",
+        ),
+        Mistake(
+            "squeeze() takes the RoI too",
+            agnostic(scores=squeezed),
+            "Right, except for a single RoI: which dimensions of (1, 1, m, m) does squeeze() "
+            "remove?",
+        ),
+        Mistake(
+            "a softmax over one mask",
+            agnostic(scores=softmax_scores),
+            "The loss is right. Your scores are all 1: with whom does a single mask compete in a "
+            "softmax?",
+        ),
+        Mistake(
+            "scores that are cut at ½",
+            agnostic(scores=hard_scores),
+            "The loss is right. Your scores are only 0 and 1. The threshold comes after pasting; "
+            "before it the soft edge says where the outline runs.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 2. batch_mask_loss
+
+
+def batches(
+    generator: torch.Generator,
+) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+    """Batches of 1 to 4 images with all shares of positives; some have none, some no RoIs."""
+    for classes, size, counts, positives, dtype in (
+        (4, 7, (8, 8), (1, 6), torch.float32),
+        (3, 4, (5, 9, 2), (4, 2, 1), torch.float64),
+        (6, 5, (3, 12, 6, 4), (2, 3, 5, 1), torch.float32),
+        (4, 3, (7,), (3,), torch.float32),
+        (1, 6, (4, 3), (3, 1), torch.float32),
+        (4, 5, (6, 5, 0), (4, 0, 0), torch.float32),
+        (4, 5, (6, 3), (0, 0), torch.float32),
+        (2, 4, (0,), (0,), torch.float32),
+    ):
+        batch = [], [], []
+        for n, some in zip(counts, positives, strict=True):
+            u = torch.zeros(n, dtype=torch.int64)
+            u[:some] = torch.randint(1, classes + 1, (some,), generator=generator)
+            u[:1] = classes if some else 0  # the last class occurs
+            u = u[torch.randperm(n, generator=generator)]
+            worse = 3 * torch.rand(n, 1, 1, 1, generator=generator)
+            logits = worse * torch.randn(n, classes, size, size, generator=generator)
+            targets = torch.rand(n, size, size, generator=generator)
+            targets = targets * (u >= 1)[:, None, None]
+            for column, value in zip(batch, (logits.to(dtype), targets.to(dtype), u), strict=True):
+                column.append(value)
+        yield batch
+
+
+def learn_from(
+    function: Callable, logits: list[Tensor], targets: list[Tensor], u: list[Tensor]
+) -> dict[str, Tensor | list[Tensor]]:
+    """The loss of a batch and its gradient."""
+    leaves = [each.clone().requires_grad_() for each in logits]
+    value = function(leaves, targets, u)
+    return {"loss": value, "gradient": gradients(value, leaves)}
+
+
+def averaged(classes=False, background=False, images=False):
+    """The loss with some of the colleague's three averages left as they were.
+
+    Right where an image has no positives: there the ways of being wrong are too many.
+    """
+
+    def loss(logits, targets, u):
+        if not all((each >= 1).any() for each in u):
+            return batch_mask_loss(logits, targets, u)
+        sums, counts = [], []
+        for f, w, each in zip(logits, targets, u, strict=True):
+            sums.append(batch_mask_loss([f], [w], [each]) * (each >= 1).sum())
+            number = len(each) if background else int((each >= 1).sum())
+            counts.append(number * (f.shape[1] if classes else 1))
+        if images:
+            return torch.stack([a / b for a, b in zip(sums, counts, strict=True)]).mean()
+        return sum(sums) / sum(counts)
+
+    return loss
+
+
+def with_nan(logits, targets, u):
+    f, w, each = (torch.cat(list(column)) for column in (logits, targets, u))
+    positive = torch.where(each >= 1)[0]
+    return F.binary_cross_entropy_with_logits(f[positive, each[positive] - 1], w[positive])
+
+
+def without_gradient(logits, targets, u):
+    return batch_mask_loss(logits, targets, u).detach()
+
+
+def number_of_u(logits, targets, u):
+    f, w, each = (torch.cat(list(column)) for column in (logits, targets, u))
+    positive = each >= 1
+    return mask_loss(f[positive], w[positive], each[positive])
+
+
+def background_learns(logits, targets, u):
+    f, w, each = (torch.cat(list(column)) for column in (logits, targets, u))
+    return mask_loss(f, w, (each - 1) % f.shape[1])
+
+
+def background_is_empty(logits, targets, u):
+    f, w, each = (torch.cat(list(column)) for column in (logits, targets, u))
+    return mask_loss(f, w, (each - 1).clamp(min=0))
+
+
+def over_images(logits, targets, u):
+    count = sum((each >= 1).sum() for each in u)
+    return batch_mask_loss(logits, targets, u) * count / len(u)
+
+
+def pixels_summed(logits, targets, u):
+    return batch_mask_loss(logits, targets, u) * targets[0].shape[-1] ** 2
+
+
+def all_summed(logits, targets, u):
+    count = sum((each >= 1).sum() for each in u)
+    return pixels_summed(logits, targets, u) * count
+
+
+BATCH = Exercise(
+    batch_mask_loss,
+    batches,
+    points=4,
+    minutes=20,
+    tolerance=1e-5,
+    call=learn_from,
+    mistakes=[
+        Mistake(
+            "all three averages",
+            averaged(True, True, True),
+            "This is still the colleague's number. Change one thing at a time: for each "
+            "experiment, by which count does the loss divide that it should not know of?",
+        ),
+        Mistake(
+            "the classes and the background",
+            averaged(classes=True, background=True),
+            "The images are mended, two of three remain: which experiments still move?",
+        ),
+        Mistake(
+            "the classes and the images",
+            averaged(classes=True, images=True),
+            "The background is mended, two of three remain: which experiments still move?",
+        ),
+        Mistake(
+            "the background and the images",
+            averaged(background=True, images=True),
+            "The classes are mended, two of three remain: which experiments still move?",
+        ),
+        Mistake(
+            "averaged over the masks of all classes",
+            averaged(classes=True),
+            "One left: classes that never occur make your loss smaller. How many masks of a RoI "
+            "have something to learn?",
+        ),
+        Mistake(
+            "averaged over background too",
+            averaged(background=True),
+            "One left: background adds nothing to your sum. Does it count in what you divide by?",
+        ),
+        Mistake(
+            "a mean of the images' means",
+            averaged(images=True),
+            "One left: a RoI that is alone in its image weighs as much as six that share one. In "
+            "the formula, is there a mean for each image?",
+        ),
+        Mistake(
+            "divided by the number of images",
+            over_images,
+            "You add up the RoIs of an image and divide by the images: an image with many things "
+            "weighs more than the formula's N allows. What does N count?",
+        ),
+        Mistake(
+            "NaN without positives",
+            with_nan,
+            "Right except where nobody is positive: 0 divided by 0.",
+        ),
+        Mistake(
+            "no gradient",
+            without_gradient,
+            "The number is right, but the logits never hear of it. What do .item(), .detach() "
+            "and torch.tensor(…) leave of the graph?",
+        ),
+        Mistake(
+            "mask number u",
+            number_of_u,
+            "Your positives are compared with the mask of the next class, and the last class has "
+            "none. What is u of label 0?",
+        ),
+        Mistake(
+            "background teaches the last class",
+            background_learns,
+            "Background RoIs count in yours, as empty masks of the last class: index 0 − 1 does "
+            "not fail in Python.",
+        ),
+        Mistake(
+            "background teaches label 0",
+            background_is_empty,
+            "Background RoIs count in yours, as empty masks of label 0. [u ≥ 1] means that they "
+            "have no mask loss at all.",
+        ),
+        Mistake(
+            "the sum over the pixels",
+            pixels_summed,
+            "Your loss grows with the size of the masks. What stands before the sum over the "
+            "pixels?",
+        ),
+        Mistake(
+            "a sum, not a mean",
+            all_summed,
+            "You add up all pixels of all positives. By how many must the sum be divided?",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 3. rescore
+
+
+def soft_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Soft masks, some rounded so that they equal ½, some empty, some certain; one, none."""
+    column = torch.tensor([[1.0, 0.8, 0.5, 0.2, 0.0]])
+    yield column[None], torch.tensor([0.9])
+    for n, h, w, dtype in (
+        (4, 9, 13, torch.float32),
+        (6, 12, 7, torch.float64),
+        (1, 5, 5, torch.float32),
+    ):
+        steepness = 1 + 4 * torch.rand(n, 1, 1, generator=generator)
+        rows, columns = torch.linspace(-1, 1, h)[:, None], torch.linspace(-1, 1, w)
+        size = 0.3 + 0.6 * torch.rand(n, 1, 1, generator=generator)
+        noise = torch.randn(n, h, w, generator=generator)
+        soft = (steepness * (size - rows.square() - columns.square()) + noise / 2).sigmoid()
+        yield soft.to(dtype), torch.rand(n, generator=generator).to(dtype)
+    tenths = torch.randint(0, 11, (5, 6, 8), generator=generator) / 10
+    yield tenths, torch.rand(5, generator=generator)
+    certain = torch.zeros(3, 4, 6)
+    certain[0, 1:3, 2:5] = 1
+    certain[1] = 0.3
+    yield certain, torch.tensor([0.8, 0.7, 0.6])
+    yield torch.zeros(0, 5, 7), torch.zeros(0)
+
+
+def quotient(above, below, strict=False):
+    """`rescore` with another quotient of the sums inside and outside and of the area."""
+
+    def score(soft, scores):
+        inside = soft > 0.5 if strict else soft >= 0.5
+        true = (soft * inside).flatten(1).sum(1)
+        missed = (soft * ~inside).flatten(1).sum(1)
+        area = inside.flatten(1).sum(1)
+        numbers = true, missed, area.to(true)
+        found = scores * above(*numbers) / below(*numbers).clamp(min=1e-6)
+        return found * (area > 0)  # nothing in P: all know that this is 0
+
+    return score
+
+
+def mean_of_all(soft, scores):
+    return scores * soft.flatten(1).mean(dim=1)
+
+
+def mask_believed(soft, scores):
+    return scores * (soft >= 0.5).flatten(1).any(dim=1)
+
+
+def score_forgotten(soft, scores):
+    return rescore(soft, torch.ones_like(scores))
+
+
+def nan_for_nothing(soft, scores):
+    some = soft.flatten(1).any(dim=1)
+    return (rescore(soft, scores) / some).where(some, torch.nan)
+
+
+def one_for_all(soft, scores):
+    inside = soft >= 0.5
+    union = (soft * ~inside).sum() + inside.sum()
+    return scores * (soft * inside).sum() / union.clamp(min=1e-6)
+
+
+def not_thresholded(soft, scores):
+    both = soft.square().flatten(1).sum(1)
+    either = (2 * soft - soft.square()).flatten(1).sum(1)
+    return scores * both / either.clamp(min=1e-6)
+
+
+RESCORE = Exercise(
+    rescore,
+    soft_masks,
+    points=4,
+    minutes=20,
+    tolerance=1e-5,
+    mistakes=[
+        Mistake(
+            "the mean inside of the mask",
+            quotient(lambda true, missed, area: true, lambda true, missed, area: area),
+            "You average the probability inside of P, as MaskFormer does: that is the share of P "
+            "that is true. What may the mask have missed?",
+        ),
+        Mistake(
+            "the mean of all pixels",
+            mean_of_all,
+            "You average over the whole image, so a small thing can never be good. Which pixels "
+            "are in the intersection, which in the union?",
+        ),
+        Mistake(
+            "what is false inside is forgotten",
+            quotient(lambda true, missed, area: true, lambda true, missed, area: true + missed),
+            "You divide by the expected size of the thing. A pixel of P that is not of the thing "
+            "is in the union too.",
+        ),
+        Mistake(
+            "the intersection counts twice",
+            quotient(
+                lambda true, missed, area: true, lambda true, missed, area: area + true + missed
+            ),
+            "The size of P plus the size of the thing is more than their union. What did you "
+            "count twice?",
+        ),
+        Mistake(
+            "the overlap of Dice",
+            quotient(
+                lambda true, missed, area: 2 * true, lambda true, missed, area: area + true + missed
+            ),
+            "That is Dice's overlap, 2|A ∩ B| / (|A| + |B|), a monotonic relative. The IoU was "
+            "asked for.",
+        ),
+        Mistake(
+            "what lies outside of P in the intersection",
+            quotient(lambda true, missed, area: true + missed, lambda true, missed, area: area),
+            "You divide the expected size of the thing by the size of P. What of the thing lies "
+            "in P, and what is only in the union?",
+        ),
+        Mistake(
+            "the mask believes itself",
+            mask_believed,
+            "Your scores have not changed: a mask that is cut at ½ agrees with itself. Where do "
+            "the probabilities of the pixels come in?",
+        ),
+        Mistake(
+            "> for ≥ at ½",
+            quotient(
+                lambda true, missed, area: true, lambda true, missed, area: area + missed, True
+            ),
+            "Almost: a pixel of exactly ½ belongs to P.",
+        ),
+        Mistake(
+            "without the score",
+            score_forgotten,
+            "This is the expected IoU. A perfect mask of a thing that is not there needs the "
+            "class's score too.",
+        ),
+        Mistake(
+            "NaN for nothing",
+            nan_for_nothing,
+            "Right, except for a mask that is 0 everywhere: 0 divided by 0.",
+        ),
+        Mistake(
+            "one number for all",
+            one_for_all,
+            "You sum over all masks together. Each has its own IoU: over which dimensions is the "
+            "sum?",
+        ),
+        Mistake(
+            "two soft masks",
+            not_thresholded,
+            "You compare the soft mask with itself. The answer P is hard: a pixel is in it or "
+            "not, and the thing is what is uncertain.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 4. refine_masks
+
+
+class PointHead:
+    """A wavy point head, another for each RoI, that notes for how many points it was asked."""
+
+    def __init__(self, frequency: float, dtype: torch.dtype):
+        self.frequency, self.dtype, self.asked = frequency, dtype, []
+
+    def __call__(self, points: Tensor) -> Tensor:
+        self.asked.append(points.shape[1])
+        x, y = points.to(self.dtype).unbind(dim=-1)
+        roi = torch.arange(len(points), device=points.device)[:, None]
+        return 4 * torch.sin(self.frequency * x + roi) * torch.cos(7 * y) + x - 2 * y
+
+
+def coarse_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, PointHead, int, int]]:
+    """Random logits; fewer and more points than cells, no step, one RoI, none.
+
+    With these numbers of points no cut goes through cells that a known mistake makes equal.
+    """
+    for n, size, count, steps, dtype in (
+        (2, 4, 12, 1, torch.float32),
+        (3, 7, 44, 2, torch.float32),
+        (2, 5, 48, 3, torch.float64),
+        (1, 3, 8, 2, torch.float32),
+        (2, 2, 48, 2, torch.float32),
+        (2, 6, 12, 0, torch.float32),
+        (0, 4, 8, 2, torch.float32),
+    ):
+        logits = 3 * torch.randn(n, size, size, generator=generator).to(dtype)
+        yield logits, PointHead(5.0 + size, dtype), count, steps
+
+
+def ask_points(
+    function: Callable, logits: Tensor, point_head: PointHead, count: int, steps: int
+) -> dict[str, Tensor | list[int]]:
+    """The refined masks, and for how many points each call of the head asked."""
+    masks = function(logits, point_head, count, steps)
+    return {"masks": masks, "points asked": list(point_head.asked)}
+
+
+def refined(
+    uncertainty=torch.abs,
+    centre=0.5,
+    swapped=False,
+    in_cells=False,
+    centred=False,
+    added=False,
+    everywhere=False,
+    **resize,
+):
+    """`refine_masks` with one of its parts exchanged."""
+    how = {"mode": "bilinear", "align_corners": False} | resize
+
+    def masks(logits, point_head, count, steps):
+        for _ in range(steps):
+            logits = F.interpolate(logits[:, None], scale_factor=2, **how)[:, 0]
+            m = logits.shape[-1]
+            flat = logits.flatten(1)
+            cells = uncertainty(flat).topk(min(count, m * m), largest=False).indices
+            every = torch.arange(m * m).expand(len(flat), -1)
+            asked = every if everywhere else cells
+            points = torch.stack([asked % m, asked // m], dim=-1).to(flat) + centre
+            points = points.flip(-1) if swapped else points
+            points = points if in_cells else points / m
+            answers = point_head(2 * points - 1 if centred else points)
+            answers = answers.gather(1, cells) if everywhere else answers
+            new = flat.scatter_add(1, cells, answers) if added else flat.scatter(1, cells, answers)
+            logits = new.unflatten(1, (m, m))
+        return logits
+
+    return masks
+
+
+def refined_once(logits, point_head, count, steps):
+    if not steps:
+        return logits
+    m = logits.shape[-1] * 2**steps
+    flat = F.interpolate(logits[:, None], size=(m, m), mode="bilinear")[:, 0].flatten(1)
+    cells = flat.abs().topk(min(count, m * m), largest=False).indices
+    points = (torch.stack([cells % m, cells // m], dim=-1) + 0.5) / m
+    return flat.scatter(1, cells, point_head(points)).unflatten(1, (m, m))
+
+
+def refined_in_turn(logits, point_head, count, steps):
+    for _ in range(steps):
+        doubled = [refine_masks(each[None], point_head, count, 1) for each in logits]
+        size = 2 * logits.shape[-1]
+        logits = torch.cat(doubled) if doubled else logits.new_zeros(0, size, size)
+    return logits
+
+
+REFINE = Exercise(
+    refine_masks,
+    coarse_masks,
+    points=4,
+    minutes=30,
+    stretch=True,
+    tolerance=1e-5,
+    call=ask_points,
+    mistakes=[
+        Mistake(
+            "the most certain cells",
+            refined(lambda flat: -flat.abs()),
+            "You ask where the mask is already sure. Which logit is a probability of ½?",
+        ),
+        Mistake(
+            "the lowest logits",
+            refined(lambda flat: flat),
+            "You ask where the logits are lowest: that is deep in the background, and certain.",
+        ),
+        Mistake(
+            "the highest logits",
+            refined(lambda flat: -flat),
+            "You ask where the logits are highest: that is deep inside, and certain.",
+        ),
+        Mistake(
+            "the corner of the cell",
+            refined(centre=0),
+            "The right cells, but the head looks at their upper left corners. Where in the box is "
+            "the centre of cell 0?",
+        ),
+        Mistake(
+            "x and y exchanged",
+            refined(swapped=True),
+            "The right cells, but your points are mirrored on the diagonal. A point is (x, y): is "
+            "a cell's row its x?",
+        ),
+        Mistake(
+            "points in cells",
+            refined(in_cells=True),
+            "Your points are counted in cells. The head wants them in the box, from 0 to 1.",
+        ),
+        Mistake(
+            "points from −1 to 1",
+            refined(centred=True),
+            "Your points run from −1 to 1, as grid_sample wants them. The head wants them from 0 "
+            "to 1.",
+        ),
+        Mistake(
+            "a call for each mask",
+            refined_in_turn,
+            "You call the head once for each mask. It takes the points of all masks together, "
+            "(n, p, 2), and tells the masks apart by their place.",
+        ),
+        Mistake(
+            "answers are added",
+            refined(added=True),
+            "You add the head's answer to the upsampled logit. It is a better answer, not a "
+            "correction.",
+        ),
+        Mistake(
+            "refined once, at the end",
+            refined_once,
+            "Right for one step. You bring the mask to its last size first and refine only at the "
+            "end: the later steps are to be interpolated from better numbers.",
+        ),
+        Mistake(
+            "nearest neighbours",
+            refined(mode="nearest", align_corners=None),
+            "You double the size by repeating cells. Bilinear was asked for: what does it do for "
+            "the outline?",
+        ),
+        Mistake(
+            "aligned corners",
+            refined(align_corners=True),
+            "You keep the outer cells' centres in place. The box stays the same, not the centres: "
+            "what is align_corners?",
+        ),
+        Mistake(
+            "asked everywhere",
+            refined(everywhere=True),
+            "The masks are right, but you asked for every cell and threw most answers away. How "
+            "many points does a step need?",
+        ),
+    ],
+)
+
+homework = Homework("Homework 04: masks", [AGNOSTIC, BATCH, RESCORE, REFINE])
+check, score_board = homework.check, homework.score_board

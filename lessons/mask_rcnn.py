@@ -1,0 +1,514 @@
+# Built by `lessons build` from notebooks/04_mask_rcnn.ipynb: edit that, not this.
+"""Mask R-CNN.
+
+You build the detector that finds each thing with a box and then paints it with a mask, loss by
+loss, train it, and measure what the lecture says of it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lessons.average_precision import evaluate_instances
+from lessons.faster_rcnn import (
+    FeaturePyramid,
+    RegionProposalNetwork,
+    box_iou,
+    decode_boxes,
+    encode_boxes,
+    in_full_precision,
+    match_boxes,
+    nms,
+    sample_boxes,
+)
+from lessons.kit.backbone import Backbone, group_norm
+from lessons.kit.data import Segments, boxes, is_crowd
+from lessons.kit.training import Budget, Recipe, categories
+from lessons.roi_align import roi_align, roi_pool
+
+
+def mask_loss(
+    logits: Float[Tensor, "n k m m"], targets: Float[Tensor, "n m m"], labels: Int[Tensor, "n"]
+) -> Float[Tensor, ""]:
+    """L_mask: binary cross-entropy of the mask of the true class u, mean over pixels and RoIs.
+
+    The other K − 1 masks of a RoI hear nothing of it (He et al. 2017, section 3). `targets` are
+    in [0, 1], `labels` 0 … K−1. Without RoIs it is 0.
+    """
+    if not len(logits):
+        return logits.sum() * 0
+    own = logits[torch.arange(len(labels), device=labels.device), labels]  # s^u before σ
+    return F.binary_cross_entropy_with_logits(in_full_precision(own), targets)
+
+
+def mask_scores(
+    logits: Float[Tensor, "n k m m"], labels: Int[Tensor, "n"]
+) -> Float[Tensor, "n m m"]:
+    """s^u: the sigmoid of the mask of each detection's class."""
+    own = logits[torch.arange(len(labels), device=labels.device), labels]
+    return in_full_precision(own).sigmoid()
+
+
+def softmax_mask_loss(
+    logits: Float[Tensor, "n k m m"], targets: Float[Tensor, "n m m"], labels: Int[Tensor, "n"]
+) -> Float[Tensor, ""]:
+    """The rival: every pixel is one of the classes or, last channel, background.
+
+    Soft targets w share the pixel: w for the class, 1 − w for the background.
+    """
+    if not len(logits):
+        return logits.sum() * 0
+    log = in_full_precision(logits).log_softmax(dim=1)
+    own = log[torch.arange(len(labels), device=labels.device), labels]
+    return -(targets * own + (1 - targets) * log[:, -1]).mean()
+
+
+def softmax_mask_scores(
+    logits: Float[Tensor, "n k m m"], labels: Int[Tensor, "n"]
+) -> Float[Tensor, "n m m"]:
+    """The probability of each detection's class against all others and the background."""
+    probability = in_full_precision(logits).softmax(dim=1)
+    return probability[torch.arange(len(labels), device=labels.device), labels]
+
+
+def mask_targets(
+    masks: Bool[Tensor, "g h w"],
+    boxes: Float[Tensor, "n 4"],
+    matches: Int[Tensor, "n"],
+    size: int,
+    aligned: bool = True,
+) -> Float[Tensor, "n m m"]:
+    """What the mask head should say in each box: its object's mask, cropped to size×size.
+
+    `matches` names the mask of each box. The crop is RoIAlign's, so the values at the edge are
+    soft. torchvision crops with aligned=False, half a pixel away.
+    """
+    rois = torch.cat([matches[:, None].to(boxes), boxes], dim=1)
+    return roi_align(masks[:, None].to(boxes), rois, size, aligned=aligned)[:, 0]
+
+
+def paste_masks(
+    masks: Float[Tensor, "n m m"], boxes: Float[Tensor, "n 4"], size: tuple[int, int]
+) -> Float[Tensor, "n h w"]:
+    """Each m×m mask, stretched over its box in an image of `size` (height, width); 0 outside.
+
+    Pixel centres are looked up bilinearly (detectron2's convention, where torchvision rounds
+    boxes to whole pixels). Bilinear weights are a product of one along y and one along x, so
+    the whole is two matrix products.
+    """
+    height, width = size
+    m = masks.shape[-1]
+    x0, y0, x1, y1 = boxes.unbind(dim=1)
+    along_y = _hat_weights(y0, y1, height, m)  # (n, h, m)
+    along_x = _hat_weights(x0, x1, width, m)  # (n, w, m)
+    return along_y @ masks @ along_x.mT
+
+
+def _hat_weights(
+    start: Float[Tensor, "n"], end: Float[Tensor, "n"], pixels: int, m: int
+) -> Float[Tensor, "n pixels m"]:
+    """How much each mask cell counts at each pixel's centre, along one axis."""
+    centres = torch.arange(pixels, device=start.device) + 0.5
+    cells = torch.arange(m, device=start.device)
+    place = (centres - start[:, None]) / (end - start).clamp(min=1e-6)[:, None] * m - 0.5
+    return (1 - (place[:, :, None] - cells).abs()).clamp(min=0)
+
+
+class BoxHead(nn.Module):
+    """Two fully connected layers on the pooled features, then K + 1 classes and K boxes.
+
+    With `norm`, LayerNorm after each, so that it learns in fewer steps. torchvision has none.
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, pooled: int = 7, hidden: int = 128, norm: bool = True
+    ):
+        super().__init__()
+        self.pooled = pooled
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels * pooled * pooled, hidden),
+            *([nn.LayerNorm(hidden)] if norm else []),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, hidden),
+            *([nn.LayerNorm(hidden)] if norm else []),
+            nn.ReLU(inplace=True),
+        )
+        self.classes = nn.Linear(hidden, num_classes + 1)  # background is number 0
+        self.deltas = nn.Linear(hidden, num_classes * 4)
+
+    def forward(
+        self, pooled: Float[Tensor, "n c p p"]
+    ) -> tuple[Float[Tensor, "n k1"], Float[Tensor, "n k 4"]]:
+        """Class logits, background first, and the box code for each of the K classes."""
+        x = self.layers(pooled)
+        return self.classes(x), self.deltas(x).unflatten(1, (-1, 4))
+
+
+class MaskHead(nn.Module):
+    """Convolutions, a 2×2 deconvolution that doubles the size, and a mask for each class.
+
+    With `norm`, GroupNorm after each convolution. The paper has depth 4 and no norm.
+    """
+
+    def __init__(
+        self, channels: int, num_masks: int, hidden: int = 64, depth: int = 2, norm: bool = True
+    ):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for number in range(depth):
+            inside = channels if number == 0 else hidden
+            layers += [nn.Conv2d(inside, hidden, 3, padding=1)]
+            layers += [group_norm(hidden)] if norm else []
+            layers += [nn.ReLU(inplace=True)]
+        layers += [nn.ConvTranspose2d(hidden, hidden, 2, stride=2), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(hidden, num_masks, 1))
+        for module in self.layers:
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+    def forward(self, pooled: Float[Tensor, "n c p p"]) -> Float[Tensor, "n k m m"]:
+        """Mask logits at m = 2p."""
+        return self.layers(pooled)
+
+
+def batch_images(
+    images: Sequence[Float[Tensor, "3 _ _"]],
+    mean: Float[Tensor, "3 1 1"],
+    std: Float[Tensor, "3 1 1"],
+    multiple: int = 32,
+) -> tuple[Float[Tensor, "b 3 h w"], list[tuple[int, int]]]:
+    """The normalised images in one tensor, zeros up to a multiple of 32 pixels, and their sizes.
+
+    Raises ValueError where there are no images.
+    """
+    if not images:
+        raise ValueError("no images: a batch needs at least one")
+    sizes = [(image.shape[1], image.shape[2]) for image in images]
+    height, width = (
+        math.ceil(max(side) / multiple) * multiple for side in zip(*sizes, strict=True)
+    )
+    batch = images[0].new_zeros(len(images), 3, height, width)
+    for place, image, (h, w) in zip(batch, images, sizes, strict=True):
+        place[:, :h, :w] = (image - mean) / std
+    return batch.contiguous(memory_format=torch.channels_last), sizes  # what convolutions like best
+
+
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+
+
+@dataclass
+class RoISample:
+    """RoIs to learn from, of all images of a batch: their class, their box code, their object."""
+
+    rois: Float[Tensor, "n 5"]  # image, x0, y0, x1, y1
+    u: Int[Tensor, "n"]  # class: 0 is background, k + 1 is label k
+    v: Float[Tensor, "n 4"]  # the code of the object's box; 0 for background
+    matches: Int[Tensor, "n"]  # the object's number in its image; −1 for background
+
+
+def sample_rois(
+    proposals: Sequence[Float[Tensor, "_ 4"]],
+    true_boxes: Sequence[Float[Tensor, "_ 4"]],
+    labels: Sequence[Int[Tensor, "_"]],
+    count: int,
+    positive_fraction: float,
+) -> RoISample:
+    """`count` RoIs of each image, positives (IoU ≥ ½ with an object) up to a fraction.
+
+    The true boxes join the proposals, so that there is something to learn from at the start.
+    """
+    parts = []
+    for number, (found, truth, classes) in enumerate(
+        zip(proposals, true_boxes, labels, strict=True)
+    ):
+        found = torch.cat([found, truth])
+        matches = match_boxes(box_iou(truth, found), 0.5, 0.5)
+        positives, negatives = sample_boxes(matches, count, positive_fraction)
+        index, own = torch.cat([positives, negatives]), matches[positives]
+        u, v = torch.zeros_like(index), torch.zeros_like(found[index])
+        u[: len(positives)] = classes[own] + 1
+        v[: len(positives)] = encode_boxes(truth[own], found[positives], BOX_WEIGHTS)
+        match = torch.cat([own, torch.full_like(negatives, -1)])
+        parts.append((F.pad(found[index], (1, 0), value=number), u, v, match))
+    return RoISample(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def choose_level(
+    rois: Float[Tensor, "n 5"], levels: Sequence[int], canonical_size: float
+) -> Int[Tensor, "n"]:
+    """The pyramid level of each RoI: a box of `canonical_size` pixels belongs to stride 16.
+
+    Half the size is one level finer (Lin et al. 2017, eq. 1). Level 0 has stride 4; the result
+    is limited to `levels`.
+    """
+    area = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
+    level = torch.floor(2 + torch.log2(area.sqrt() / canonical_size) + 1e-6)
+    return level.clamp(levels[0], levels[-1]).long()
+
+
+def pool_pyramid(
+    features: Sequence[Float[Tensor, "b c _ _"]],
+    rois: Float[Tensor, "n 5"],
+    size: int,
+    roi_align: Callable,
+    strides: Sequence[int],
+    levels: Sequence[int],
+    canonical_size: float,
+) -> Float[Tensor, "n c p p"]:
+    """Each RoI's features, size×size, from the level that suits its area."""
+    level = choose_level(rois, levels, canonical_size)
+    order, pooled = [], []
+    for number in levels:
+        here = torch.where(level == number)[0]
+        order.append(here)
+        pooled.append(roi_align(features[number], rois[here], size, 1 / strides[number]))
+    return torch.cat(pooled)[torch.cat(order).argsort()]
+
+
+def choose_detections(
+    logits: Float[Tensor, "n k1"],
+    codes: Float[Tensor, "n k 4"],
+    rois: Float[Tensor, "n 5"],
+    sizes: Sequence[tuple[int, int]],
+    score_threshold: float,
+    nms_threshold: float,
+    most: int,
+) -> tuple[Float[Tensor, "d 5"], Int[Tensor, "d"], Float[Tensor, "d"]]:
+    """The refined boxes that pass threshold and NMS, with labels and scores; an image's best first.
+
+    Every class of every RoI is a candidate of its own; NMS is done within image and class, and
+    an image keeps `most` at most.
+    """
+    probability = in_full_precision(logits).softmax(dim=1)[:, 1:]
+    roi, label = torch.where(probability > score_threshold)
+    score, image = probability[roi, label], rois[roi, 0]
+    corners = decode_boxes(in_full_precision(codes[roi, label]), rois[roi, 1:], BOX_WEIGHTS)
+    edge = corners.new_tensor([(w, h, w, h) for h, w in sizes])[image.long()]
+    corners = torch.minimum(corners.clamp(min=0), edge)
+    wide = torch.where((corners[:, 2:] - corners[:, :2] >= 1e-2).all(dim=1))[0]
+    group = image[wide].long() * logits.shape[1] + label[wide]
+    kept = wide[nms(corners[wide], score[wide], nms_threshold, group)]
+    best = [kept[image[kept] == number][:most] for number in range(len(sizes))]
+    kept = torch.cat(best)
+    return torch.cat([image[kept, None], corners[kept]], dim=1), label[kept], score[kept]
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours
+SAMPLED_ALIGN = partial(roi_align, sampling_ratio=2, aligned=True)
+
+
+@dataclass
+class Detections:
+    """What the heads say of a batch, before the masks are pasted; an image's best first."""
+
+    rois: Float[Tensor, "d 5"]  # image, x0, y0, x1, y1 in pixels
+    labels: Int[Tensor, "d"]
+    scores: Float[Tensor, "d"]
+    masks: Float[Tensor, "d m m"]  # s^u, in [0, 1]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers of a `MaskRCNN`; torchvision's, at 800 pixels, in brackets."""
+
+    mask_size: int = 28  # m: the mask head's output is m×m
+    levels: Sequence[int] = (0, 1, 2, 3)  # of the pyramid that RoIs are pooled from
+    canonical_size: float = 56  # side in pixels of a box that belongs to stride 16 [224]
+    samples: int = 64  # RoIs of an image in the losses [512] …
+    positive_fraction: float = 0.25  # … and how many of them may be positive
+    score_threshold: float = 0.05  # least score of a detection
+    nms_threshold: float = 0.5  # within a class
+    max_detections: int = 100  # of an image
+
+    def __post_init__(self):
+        if self.mask_size % 2:
+            raise ValueError(f"mask_size must be even, not {self.mask_size}")
+
+
+class MaskRCNNParts(nn.Module):
+    """The parts of Mask R-CNN, every one a keyword: see `MaskRCNN`."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        channels: int = 64,
+        backbone: nn.Module | None = None,
+        pyramid: nn.Module | None = None,
+        rpn: nn.Module | None = None,
+        box_head: nn.Module | None = None,
+        mask_head: nn.Module | None = None,
+        roi_align: Callable = SAMPLED_ALIGN,
+        mask_targets: Callable = mask_targets,
+        mask_loss: Callable = mask_loss,
+        mask_scores: Callable = mask_scores,
+        paste_masks: Callable = paste_masks,
+        **settings: Any,
+    ):
+        super().__init__()
+        self.num_classes, self.settings = num_classes, Settings(**settings)
+        self.backbone = backbone or Backbone()
+        self.pyramid = pyramid or FeaturePyramid(self.backbone.channels, channels)
+        self.rpn = rpn or RegionProposalNetwork(channels, candidates_eval=400, proposals_eval=300)
+        self.box_head = box_head or BoxHead(channels, num_classes)
+        self.mask_head = mask_head or MaskHead(channels, num_classes)
+        self.roi_align, self.mask_targets, self.mask_loss = roi_align, mask_targets, mask_loss
+        self.mask_scores, self.paste_masks = mask_scores, paste_masks
+        for name, values in {"mean": MEAN, "std": STD}.items():
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def pool(
+        self, features: Sequence[Float[Tensor, "b c _ _"]], rois: Float[Tensor, "n 5"], size: int
+    ) -> Float[Tensor, "n c p p"]:
+        """The RoIs' features, size×size."""
+        strides, s = self.backbone.strides, self.settings
+        where = strides, s.levels, s.canonical_size
+        return pool_pyramid(features, rois, size, self.roi_align, *where)
+
+
+def instance_losses(
+    model: MaskRCNNParts,
+    features: Sequence[Float[Tensor, "b c _ _"]],
+    batch_size: tuple[int, int],
+    sizes: Sequence[tuple[int, int]],
+    segments: Sequence[Segments],
+) -> dict[str, Float[Tensor, ""]]:
+    """The five losses of a pyramid's features: objectness, rpn_box, and L_cls, L_box, L_mask.
+
+    `batch_size` is that of the padded batch, `sizes` are the images' own, (height, width).
+    """
+    things = [torch.where((s.labels < model.num_classes) & ~is_crowd(s))[0] for s in segments]
+    true_boxes = [boxes(s)[k] for s, k in zip(segments, things, strict=True)]
+    labels = [s.labels[k] for s, k in zip(segments, things, strict=True)]
+    proposals, losses = model.rpn(features, batch_size, sizes, true_boxes)
+    count, fraction = model.settings.samples, model.settings.positive_fraction
+    sample = sample_rois(proposals, true_boxes, labels, count, fraction)
+
+    p, t = model.box_head(model.pool(features, sample.rois, model.box_head.pooled))
+    losses["cls"] = F.cross_entropy(in_full_precision(p), sample.u)  # L_cls(p, u)
+
+    some = torch.where(sample.u >= 1)[0]  # [u ≥ 1]
+    rois, u, v = sample.rois[some], sample.u[some] - 1, sample.v[some]
+    t_u = in_full_precision(t[some, u])
+    distance = F.smooth_l1_loss(t_u, v, beta=1 / 9, reduction="sum")
+    losses["box"] = distance / len(sample.u)  # L_box(t^u, v)
+
+    m = model.settings.mask_size
+    w = []
+    for number, (s, k) in enumerate(zip(segments, things, strict=True)):
+        own = some[sample.rois[some, 0] == number]
+        w.append(model.mask_targets(s.masks[k], sample.rois[own, 1:], sample.matches[own], m))
+    f = model.mask_head(model.pool(features, rois, m // 2))
+    losses["mask"] = model.mask_loss(f, torch.cat(w), u)  # L_mask(s^u, w)
+    return losses
+
+
+@torch.no_grad()
+def detect(
+    model: MaskRCNNParts,
+    features: Sequence[Float[Tensor, "b c _ _"]],
+    batch_size: tuple[int, int],
+    sizes: Sequence[tuple[int, int]],
+) -> Detections:
+    """Boxes, labels, scores and small masks, found in the features of a pyramid.
+
+    The mask head sees only the boxes that survive, refined and after NMS: in training it
+    learned from proposals.
+    """
+    proposals, _ = model.rpn(features, batch_size, sizes)
+    rois = torch.cat([F.pad(found, (1, 0), value=i) for i, found in enumerate(proposals)])
+    p, t = model.box_head(model.pool(features, rois, model.box_head.pooled))
+    settings = model.settings
+    limits = settings.score_threshold, settings.nms_threshold, settings.max_detections
+    rois, labels, scores = choose_detections(p, t, rois, sizes, *limits)
+    f = model.mask_head(model.pool(features, rois, settings.mask_size // 2))
+    return Detections(rois, labels, scores, model.mask_scores(f, labels))
+
+
+class MaskRCNN(MaskRCNNParts):
+    """Mask R-CNN on a feature pyramid (He et al. 2017; Lin et al. 2017).
+
+    `num_classes` counts the things: segments with other labels are no targets, crowds neither.
+    Keywords are the parts (a `backbone` has `.channels` and `.strides`; `roi_align` is called
+    with features, RoIs, output size and scale) and the fields of `Settings`.
+    """
+
+    def forward(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The losses: objectness, rpn_box, cls, box, mask."""
+        features, batch_size, sizes = self.features(images)
+        return instance_losses(self, features, batch_size, sizes, segments)
+
+    def features(
+        self, images: Sequence[Float[Tensor, "3 _ _"]]
+    ) -> tuple[list[Float[Tensor, "b c _ _"]], tuple[int, int], list[tuple[int, int]]]:
+        """The pyramid of the batched images, the batch's size, and the images' own."""
+        batch, sizes = batch_images(images, self.mean, self.std)
+        return self.pyramid(self.backbone(batch)), tuple(batch.shape[-2:]), sizes
+
+    def detect(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> Detections:
+        """What the heads say, before the masks are pasted."""
+        return detect(self, *self.features(images))
+
+    @torch.no_grad()
+    def predict_instances(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:
+        """Masks (threshold ½), labels and scores of each image, best first; they may overlap."""
+        found = self.detect(images)
+        answers = []
+        for number, image in enumerate(images):
+            own = torch.where(found.rois[:, 0] == number)[0]
+            soft = self.paste_masks(found.masks[own], found.rois[own, 1:], tuple(image.shape[1:]))
+            answer = Segments(soft >= 0.5, found.labels[own], found.scores[own])
+            answers.append(answer[answer.masks.flatten(1).any(dim=1)])
+        return answers
+
+
+def recipe(
+    data: str = "scenes", roi: str = "align", mask: str = "sigmoid", **options: Any
+) -> Recipe:
+    """How Mask R-CNN is trained: `fit(recipe())`, or `lessons train mask_rcnn`.
+
+    `roi` is "align" or "pool", `mask` is "sigmoid" (a mask for each class) or "softmax" (the
+    classes compete); other options are MaskRCNN's keywords, as mask_size=56.
+    """
+    things = sum(category.is_thing for category in categories(data))
+    if roi not in ("align", "pool"):
+        raise ValueError(f"roi must be align or pool, not {roi!r}")
+    if mask not in ("sigmoid", "softmax"):
+        raise ValueError(f"mask must be sigmoid or softmax, not {mask!r}")
+
+    def model() -> MaskRCNN:
+        parts = dict(options)
+        if roi == "pool":
+            parts["roi_align"] = roi_pool
+        if mask == "softmax":
+            parts |= {"mask_loss": softmax_mask_loss, "mask_scores": softmax_mask_scores}
+            parts["mask_head"] = MaskHead(64, things + 1)
+        return MaskRCNN(things, **parts)
+
+    if data == "four_scenes":
+        few = Budget(170, batch=2, size=64, mirror=False, learning_rate=2e-3)
+        budgets = {"test": few, "quick": replace(few, steps=600), "full": replace(few, steps=600)}
+    else:
+        full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, turn=data == "nuclei")
+        quick = replace(full, steps=200, batch=8, count=1000, evaluations=1)
+        tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
+        budgets = {"test": tiny, "quick": quick, "full": full}
+    return Recipe(
+        system="mask_rcnn",
+        model=model,
+        metrics={"predict_instances": evaluate_instances},
+        budgets=budgets,
+        data=data,
+        options={"roi": roi, "mask": mask, **options},
+    )
