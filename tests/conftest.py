@@ -4,6 +4,7 @@ The tests in bad_input/ run with JAXTYPING_DISABLE=1 and see the messages that a
 """
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,22 @@ def nuclei():
 def root() -> Path:
     """The clone's folder."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def lessons(monkeypatch, capsys):
+    """Run `lessons …` in this process; the exit code, what it printed and its errors."""
+    from rich.console import Console
+
+    from lessons.kit import cli
+
+    monkeypatch.setattr(cli, "console", Console(width=200))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lessons", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = capsys.readouterr()
+        return end.value.code, printed.out, printed.err
+
+    return call

@@ -10,7 +10,6 @@ import nbformat
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from rich.console import Console
 
 from lessons.kit import cli, doctor
 
@@ -32,21 +31,6 @@ def house(tmp_path, monkeypatch):
     (tmp_path / "notebooks/homework/03_wolf.ipynb").write_text("the third homework")
     monkeypatch.setattr(cli, "ROOT", tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def lessons(monkeypatch, capsys):
-    """Run `lessons …` in this process; the exit code, what it printed and its errors."""
-    monkeypatch.setattr(cli, "console", Console(width=200))
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lessons", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return call
 
 
 def files(root):

@@ -9,11 +9,10 @@ from dataclasses import replace
 import pytest
 import tiny_training
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
-from lessons.kit import cli, recorded
+from lessons.kit import recorded
 from lessons.kit.data import Category
 from lessons.kit.errors import LessonsError
 from lessons.kit.training import BUDGETS, Budget, categories, data_set, evaluate, fit
@@ -416,21 +415,6 @@ def test_training_and_recording_need_neither_jupyter_nor_the_command_line(root, 
 
 
 # ---------------------------------------------------------------- the command line
-
-
-@pytest.fixture
-def lessons(monkeypatch, capsys):
-    """Run `lessons …` in this process; the exit code, what it printed and its errors."""
-    monkeypatch.setattr(cli, "console", Console(width=200))
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lessons", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return call
 
 
 def test_train_evaluate_and_results(lessons, folder):

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import tiny_training
 import torch
-from rich.console import Console
 from tiny_training import Tiny
 
-from lessons.kit import cli, recorded, training
+from lessons.kit import recorded, training
 from lessons.kit.errors import LessonsError
 from lessons.kit.scenes import Scenes
 from lessons.kit.training import Budget, budget, data_set, fit
@@ -307,18 +306,14 @@ def test_a_plan_that_changes_what_no_budget_has(folder):
 
 
 @pytest.fixture
-def lessons(monkeypatch, capsys):
+def error_of(lessons):
     """Run `lessons …` in this process; the one line of its error."""
-    monkeypatch.setattr(cli, "console", Console(width=200))
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lessons", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        assert (end.value.code, printed.out) == (1, "")
-        assert printed.err.startswith("lessons: ") and printed.err.count("\n") == 1
-        return printed.err.removeprefix("lessons: ").rstrip()
+        code, printed, errors = lessons(*arguments)
+        assert (code, printed) == (1, "")
+        assert errors.startswith("lessons: ") and errors.count("\n") == 1
+        return errors.removeprefix("lessons: ").rstrip()
 
     return call
 
@@ -344,21 +339,21 @@ COMMANDS = {
 
 @pytest.mark.parametrize("words, expected", COMMANDS.values(), ids=COMMANDS.keys())
 def test_a_command_that_cannot_be_done_is_one_line(
-    lessons, folder, tmp_path, monkeypatch, words, expected
+    error_of, folder, tmp_path, monkeypatch, words, expected
 ):
     report = {"system": "tiny", "data": "scenes", "options": {}, "size": 32}
     (folder / "one").mkdir()
     record = json.dumps(report | {"scores": {}, "history": []})
     (folder / "one/run.json").write_text(record)
     monkeypatch.setenv("LESSONS_DATA", str(tmp_path / "no data"))
-    assert expected in lessons(*words.split())
+    assert expected in error_of(*words.split())
     assert [path.name for path in folder.iterdir()] == ["one"]
     assert (folder / "one/run.json").read_text() == record
     checkpoints = Path(recorded.CHECKPOINTS)
     assert not any(path.is_file() for path in checkpoints.rglob("*"))
 
 
-def test_a_damaged_record_is_named_by_results_too(lessons, folder):
+def test_a_damaged_record_is_named_by_results_too(error_of, folder):
     (folder / "one").mkdir()
     (folder / "one/run.json").write_text("{")
-    assert lessons("results").startswith(f"{folder / 'one/run.json'} is damaged: ")
+    assert error_of("results").startswith(f"{folder / 'one/run.json'} is damaged: ")
