@@ -497,7 +497,7 @@ def recipe(
         return MaskRCNN(things, **parts)
 
     if data == "four_scenes":
-        few = Budget(170, batch=2, size=64, mirror=False, learning_rate=2e-3)
+        few = Budget(190, batch=2, size=64, mirror=False, learning_rate=2e-3)
         budgets = {"test": few, "quick": replace(few, steps=600), "full": replace(few, steps=600)}
     else:
         full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, turn=data == "nuclei")
