@@ -61,3 +61,17 @@ def lessons(monkeypatch, capsys):
         return end.value.code, printed.out, printed.err
 
     return call
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder for records and checkpoints, and lessons.tiny as a system."""
+    import tiny_training
+
+    from lessons.kit import recorded
+
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "recorded")
+    monkeypatch.setattr(recorded, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setitem(sys.modules, "lessons.tiny", tiny_training)
+    recorded.FOLDER.mkdir()
+    return recorded.FOLDER

@@ -20,16 +20,6 @@ from lessons.kit.training import BUDGETS, Budget, categories, data_set, evaluate
 FILES = ["run.json", "weights.safetensors"]
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder for records and checkpoints, and lessons.tiny as a system."""
-    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "recorded")
-    monkeypatch.setattr(recorded, "CHECKPOINTS", tmp_path / "checkpoints")
-    monkeypatch.setitem(sys.modules, "lessons.tiny", tiny_training)
-    recorded.FOLDER.mkdir()
-    return recorded.FOLDER
-
-
 @pytest.fixture(scope="module")
 def run():
     return fit(tiny_training.recipe(), "test", seed=2, progress=False)

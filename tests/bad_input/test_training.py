@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,16 +235,6 @@ def test_a_checkpoint_of_a_model_that_has_changed_since_is_refused(checkpoint):
 
 
 # ---------------------------------------------------------------- records
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder for records and checkpoints, and lessons.tiny as a system."""
-    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "recorded")
-    monkeypatch.setattr(recorded, "CHECKPOINTS", tmp_path / "checkpoints")
-    monkeypatch.setitem(sys.modules, "lessons.tiny", tiny_training)
-    recorded.FOLDER.mkdir()
-    return recorded.FOLDER
 
 
 def test_a_record_that_is_not_there_or_damaged(folder):
