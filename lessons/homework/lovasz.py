@@ -1,0 +1,546 @@
+"""Homework 06: the exercises on the Lovász hinge, and the mistakes that are known by name."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from lessons.homework.answers.lovasz import (
+    dice_gradient,
+    loss_in_layers,
+    lovasz_softmax,
+    void_hinge,
+)
+from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.lovasz import jaccard_loss, lovasz_gradient, lovasz_hinge
+
+
+def with_gradient(function: Callable, first: Tensor, *others: Tensor) -> dict[str, Tensor]:
+    """What a loss says and its gradient; zeros where the gradient does not arrive."""
+    leaf = first.clone().requires_grad_()
+    value = function(leaf, *others)
+    gradient = torch.zeros_like(leaf)
+    if isinstance(value, Tensor) and value.requires_grad:
+        found = torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0]
+        gradient = gradient if found is None else found
+    return {"loss": value, "gradient": gradient}
+
+
+# ---------------------------------------------------------------- 1. lovasz_softmax
+
+
+def softmax_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Few and many classes; some that do not occur; one that is alone; one pixel."""
+    for k, occurring, p, dtype in (
+        (3, (0, 1, 2), 20, torch.float64),
+        (5, (0, 3), 30, torch.float32),
+        (4, (1, 2, 3), 50, torch.float32),
+        (2, (1,), 12, torch.float64),
+        (6, (0, 1, 2, 3, 4, 5), 200, torch.float32),
+        (3, (2,), 1, torch.float32),
+    ):
+        logits = 2 * torch.randn(k, p, generator=generator, dtype=torch.float64)
+        chosen = torch.randint(len(occurring), (p,), generator=generator)
+        chosen[: len(occurring)] = torch.arange(len(occurring))[:p]
+        yield logits.softmax(0).to(dtype), torch.tensor(occurring)[chosen]
+
+
+def class_losses(probabilities, classes, labels, error=None, descending=True, sort_labels=True):
+    """The loss of each class, with parts replaced."""
+    own = (labels == classes[:, None]).to(probabilities)
+    p = probabilities[classes]
+    errors = (own - p).abs() if error is None else error(own, p)
+    ordered, order = errors.sort(dim=1, descending=descending)
+    labels_in_order = own.gather(1, order) if sort_labels else own
+    return (ordered * lovasz_gradient(labels_in_order)).sum(1)
+
+
+def softmax_over_all_classes(probabilities, labels):
+    return class_losses(probabilities, torch.arange(len(probabilities)), labels).mean()
+
+
+def softmax_divided_by_all(probabilities, labels):
+    return class_losses(probabilities, labels.unique(), labels).sum() / len(probabilities)
+
+
+def softmax_sum(probabilities, labels):
+    return class_losses(probabilities, labels.unique(), labels).sum()
+
+
+def softmax_by_frequency(probabilities, labels):
+    classes, counts = labels.unique(return_counts=True)
+    return (class_losses(probabilities, classes, labels) * counts / len(labels)).sum()
+
+
+def softmax_one_error(probabilities, labels):
+    true = probabilities.gather(0, labels[None])
+    return class_losses(
+        probabilities, labels.unique(), labels, lambda own, p: (1 - true).expand_as(p)
+    ).mean()
+
+
+def softmax_of_missing(probabilities, labels):
+    return class_losses(probabilities, labels.unique(), labels, lambda own, p: 1 - p).mean()
+
+
+def softmax_hinge(probabilities, labels):
+    return class_losses(
+        probabilities, labels.unique(), labels, lambda own, p: 1 - (2 * p - 1) * (2 * own - 1)
+    ).mean()
+
+
+def softmax_rising(probabilities, labels):
+    return class_losses(probabilities, labels.unique(), labels, descending=False).mean()
+
+
+def softmax_labels_stay(probabilities, labels):
+    return class_losses(probabilities, labels.unique(), labels, sort_labels=False).mean()
+
+
+def softmax_detached(probabilities, labels):
+    return class_losses(probabilities.detach(), labels.unique(), labels).mean()
+
+
+SOFTMAX = Exercise(
+    lovasz_softmax,
+    softmax_inputs,
+    points=4,
+    minutes=25,
+    tolerance=1e-5,
+    call=with_gradient,
+    mistakes=[
+        Mistake(
+            "classes that do not occur",
+            softmax_over_all_classes,
+            "You ask classes too that no pixel of the image has. For them a single pixel decides "
+            "the whole loss: which classes have an IoU?",
+        ),
+        Mistake(
+            "divided by all classes",
+            softmax_divided_by_all,
+            "The sum is right. You divide by K, also where only some of the K classes occur.",
+        ),
+        Mistake(
+            "the sum over the classes",
+            softmax_sum,
+            "You add up the classes. With more classes the loss would grow, however good the "
+            "answer is: what is the measure that is named *mean* IoU?",
+        ),
+        Mistake(
+            "large classes count more",
+            softmax_by_frequency,
+            "You weigh each class by its pixels. Then the sky counts a hundred times as much as a "
+            "sheep: how do classes weigh in the mean IoU?",
+        ),
+        Mistake(
+            "one error for all classes",
+            softmax_one_error,
+            "You use the error of the true class in every class's loss. A pixel of the sky that is "
+            "70 % lake and 20 % meadow: how wrong is it as *lake*, and how wrong as *meadow*?",
+        ),
+        Mistake(
+            "1 − p in all pixels",
+            softmax_of_missing,
+            "Your error is large where the probability of the class is low. For pixels that do "
+            "not have the class, that is as it should be.",
+        ),
+        Mistake(
+            "a hinge of probabilities",
+            softmax_hinge,
+            "Twice too large: your errors are those of a hinge on 2p − 1, which is how one mask is "
+            "trained. How far is a probability from its label?",
+        ),
+        Mistake(
+            "sorted the wrong way round",
+            softmax_rising,
+            "Which pixel goes wrong first: the one with the largest error or the one with the "
+            "smallest?",
+        ),
+        Mistake(
+            "the labels stay behind",
+            softmax_labels_stay,
+            "The errors are sorted, the labels are not. lovasz_gradient wants to know, place by "
+            "place in the new order, which pixels are of the object.",
+        ),
+        Mistake(
+            "no gradient arrives",
+            softmax_detached,
+            "The value is right, and no gradient reaches the probabilities. Only the weights may "
+            "be without one.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 2. loss_in_layers
+
+
+def layer_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random errors, ties, zeros; objects of all sizes, none, everything; no pixels."""
+    for p, share, dtype in (
+        (8, 0.5, torch.float64),
+        (30, 0.2, torch.float32),
+        (200, 0.05, torch.float64),
+        (1, 1.0, torch.float64),
+        (10, 0.0, torch.float64),
+        (10, 1.0, torch.float32),
+    ):
+        labels = torch.rand(p, generator=generator) < share
+        yield 2 * torch.rand(p, generator=generator, dtype=dtype), labels
+    steps = torch.randint(4, (20,), generator=generator) / 2  # many ties, some of them at 0
+    yield steps.double(), torch.rand(20, generator=generator) < 0.4
+    yield torch.zeros(5, dtype=torch.float64), torch.tensor([True, False, True, False, False])
+    yield torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.bool)
+
+
+def layers(errors, labels, sets=None, heights=None, loss=jaccard_loss):
+    """`loss_in_layers` with parts replaced."""
+    tops = errors.unique()
+    inside = (errors >= tops[:, None]) if sets is None else sets(errors, tops[:, None])
+    high = tops.diff(prepend=tops.new_zeros(1)) if heights is None else heights(tops)
+    return (high * loss(inside, labels.expand(len(tops), -1)).to(errors)).sum()
+
+
+def layers_strict(errors, labels):
+    return layers(errors, labels, sets=lambda e, t: e > t)
+
+
+def layers_below(errors, labels):
+    return layers(errors, labels, sets=lambda e, t: e <= t)
+
+
+def layers_without_lowest(errors, labels):
+    return layers(errors, labels, heights=lambda t: t.diff(prepend=t[:1]))
+
+
+def layers_of_full_height(errors, labels):
+    return layers(errors, labels, heights=lambda t: t)
+
+
+def layers_mean(errors, labels):
+    return layers(errors, labels) / max(len(errors.unique()), 1)
+
+
+def layers_of_equal_height(errors, labels):
+    return layers(errors, labels, heights=lambda t: t[-1:].expand(len(t)) / max(len(t), 1))
+
+
+def layers_of_pixels(errors, labels):
+    def share(wrong, _):
+        return wrong.double().mean(1) if wrong.shape[1] else wrong.double().sum(1)
+
+    return layers(errors, labels, loss=share)
+
+
+def layers_of_missed(errors, labels):
+    return layers(errors, labels, loss=lambda wrong, y: jaccard_loss(wrong & y, y))
+
+
+def layers_of_overlap(errors, labels):
+    def one_minus_iou_of_the_set(wrong, y):
+        return 1 - (wrong & y).sum(1) / (wrong | y).sum(1).clamp(min=1)
+
+    return layers(errors, labels, loss=one_minus_iou_of_the_set)
+
+
+LAYERS = Exercise(
+    loss_in_layers,
+    layer_inputs,
+    points=3,
+    minutes=20,
+    tolerance=1e-5,
+    mistakes=[
+        Mistake(
+            "the pixel at the top is left out",
+            layers_strict,
+            "The topmost layer of yours is empty. Does a pixel with error θ reach the height θ?",
+        ),
+        Mistake(
+            "the pixels below",
+            layers_below,
+            "You ask for the pixels whose errors are small. A layer at height θ is made of those "
+            "that reach up to it.",
+        ),
+        Mistake(
+            "the ground floor is missing",
+            layers_without_lowest,
+            "A layer is missing: where does the lowest one begin? Not at the smallest error.",
+        ),
+        Mistake(
+            "heights for differences of heights",
+            layers_of_full_height,
+            "You multiply by how high up a layer is. How thick is it?",
+        ),
+        Mistake(
+            "the mean of the layers",
+            layers_mean,
+            "You take the mean of the layers. They lie on one another: what is the whole area?",
+        ),
+        Mistake(
+            "layers of equal height",
+            layers_of_equal_height,
+            "Your layers are all equally thick. Between which two heights does the set of pixels "
+            "stay the same?",
+        ),
+        Mistake(
+            "counting pixels",
+            layers_of_pixels,
+            "You multiply by the share of wrong pixels. That is the pixel error; which loss did we "
+            "want to extend?",
+        ),
+        Mistake(
+            "only missed pixels",
+            layers_of_missed,
+            "Painted ground does not count in your sets. M holds both kinds of wrong pixels.",
+        ),
+        Mistake(
+            "M taken for the prediction",
+            layers_of_overlap,
+            "You compare the set with the object, as if it were a prediction. It is the set of "
+            "pixels that are *wrong*: when it is empty, how large is the loss?",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 3. void_hinge
+
+
+def void_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Some void, none, all; void over the object, over the ground; one mask and none."""
+    for n, p, share, dtype in (
+        (3, 20, 0.3, torch.float64),
+        (2, 40, 0.6, torch.float32),
+        (1, 9, 0.4, torch.float64),
+        (4, 15, 0.2, torch.float32),
+        (2, 10, 0.0, torch.float32),
+        (2, 10, 1.0, torch.float32),
+        (0, 5, 0.5, torch.float32),
+    ):
+        logits = 2 * torch.randn(n, p, generator=generator, dtype=dtype)
+        labels = torch.rand(n, p, generator=generator) < 0.4
+        void = torch.rand(n, p, generator=generator) < share
+        yield logits, labels, void
+    logits = torch.randn(2, 12, generator=generator)
+    labels = torch.rand(2, 12, generator=generator) < 0.5
+    labels[:, :2] = torch.tensor([True, False])
+    yield logits, labels, labels.clone()  # the whole object is void
+    yield logits, labels, ~labels
+
+
+def void_of_a_colleague(logits, labels, void):
+    return lovasz_hinge(logits * ~void, labels)
+
+
+def void_undecided(logits, labels, void):
+    return lovasz_hinge(logits.masked_fill(void, 0), labels & ~void)
+
+
+def void_labels_only(logits, labels, void):
+    return lovasz_hinge(logits, labels & ~void)
+
+
+def void_painted_out(logits, labels, void):
+    return lovasz_hinge(logits.masked_fill(void, -2), labels)
+
+
+def void_as_if_right(logits, labels, void):
+    right = torch.where(labels, 2.0, -2.0).to(logits)
+    return lovasz_hinge(torch.where(void, right, logits), labels)
+
+
+def void_takes_a_place(logits, labels, void):
+    y = labels.to(logits)
+    falling, order = (1 - logits * (2 * y - 1)).relu().sort(dim=1, descending=True)
+    weights = lovasz_gradient((labels & ~void).to(logits).gather(1, order))
+    return (falling * weights * ~void.gather(1, order)).sum(1)
+
+
+def void_zeroed_at_the_end(logits, labels, void):
+    y = labels.to(logits)
+    falling, order = (1 - logits * (2 * y - 1)).relu().sort(dim=1, descending=True)
+    return (falling * lovasz_gradient(y.gather(1, order)) * ~void.gather(1, order)).sum(1)
+
+
+def void_one_big_mask(logits, labels, void):
+    one = lovasz_hinge(logits[~void][None], labels[~void][None])
+    return one.expand(len(logits))
+
+
+def void_detached(logits, labels, void):
+    return void_hinge(logits, labels, void).detach()
+
+
+VOID = Exercise(
+    void_hinge,
+    void_inputs,
+    points=4,
+    minutes=20,
+    tolerance=1e-5,
+    call=with_gradient,
+    mistakes=[
+        Mistake(
+            "the colleague's",
+            void_of_a_colleague,
+            "That is the colleague's loss. A logit of 0 is not *no answer*: which error does it "
+            "have? And what do the labels of void pixels do?",
+        ),
+        Mistake(
+            "a logit of 0",
+            void_undecided,
+            "The labels are mended. But a void pixel has a logit of 0 now, which is undecided: how "
+            "large is its error?",
+        ),
+        Mistake(
+            "the logits stay",
+            void_labels_only,
+            "You turn void into ground, and ask the network to leave it empty. It may answer there "
+            "what it likes.",
+        ),
+        Mistake(
+            "void pixels stay in the object",
+            void_painted_out,
+            "The logits say *ground* where it is void, and some of the labels still say *object*: "
+            "these are missed pixels now.",
+        ),
+        Mistake(
+            "void pixels stay in the union",
+            void_as_if_right,
+            "Your void pixels are right whatever happens, so they have no error. But those that "
+            "are labelled as object still belong to Y, and with it to every I and every U.",
+        ),
+        Mistake(
+            "a void pixel takes a place in the order",
+            void_takes_a_place,
+            "You drop the void pixels at the end. But they stood in the order, and made the union "
+            "larger for all that came after them.",
+        ),
+        Mistake(
+            "left out of the sum only",
+            void_zeroed_at_the_end,
+            "You leave the void pixels out of the sum. They still take their places in the order, "
+            "and they still count in the object.",
+        ),
+        Mistake(
+            "one big mask",
+            void_one_big_mask,
+            "logits[~void] is one long row: which pixel belongs to which mask is lost, and an IoU "
+            "belongs to a mask.",
+        ),
+        Mistake(
+            "no gradient arrives",
+            void_detached,
+            "The value is right, and no gradient reaches the logits.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 4. dice_gradient
+
+
+def dice_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+    """Rows of all kinds in any order; no object, everything, one pixel, no rows."""
+    for n, p, share, dtype in (
+        (4, 7, 0.5, torch.float64),
+        (3, 30, 0.2, torch.float32),
+        (2, 12, 0.8, torch.float64),
+        (2, 6, 0.0, torch.float32),
+        (2, 6, 1.0, torch.float64),
+        (1, 1, 1.0, torch.float32),
+        (0, 5, 0.5, torch.float64),
+    ):
+        yield ((torch.rand(n, p, generator=generator) < share).to(dtype),)
+
+
+def dice_values(labels, before=False):
+    """The Dice loss after each pixel."""
+    right = labels.sum(1, keepdim=True) - labels.cumsum(1) + (labels if before else 0)
+    wrong = torch.arange(1, labels.shape[1] + 1).to(labels)
+    return wrong / (2 * right + wrong)
+
+
+def steps_of(values):
+    return values.diff(dim=1, prepend=values.new_zeros(len(values), 1))
+
+
+def dice_of_jaccard(labels):
+    return lovasz_gradient(labels)
+
+
+def dice_not_differences(labels):
+    return dice_values(labels)
+
+
+def dice_without_first(labels):
+    values = dice_values(labels)
+    return torch.cat([torch.zeros_like(values[:, :1]), values.diff(dim=1)], 1)
+
+
+def dice_one_late(labels):
+    return steps_of(dice_values(labels, before=True))
+
+
+def dice_smoothed(labels):
+    right = labels.sum(1, keepdim=True) - labels.cumsum(1)
+    wrong = torch.arange(1, labels.shape[1] + 1).to(labels)
+    return steps_of(1 - (2 * right + 1) / (2 * right + wrong + 1))
+
+
+def dice_of_the_set(labels):
+    count = labels.sum(1, keepdim=True)
+    wrong = torch.arange(1, labels.shape[1] + 1).to(labels)
+    return steps_of(wrong / (count + wrong))
+
+
+def dice_from_the_end(labels):
+    return steps_of(dice_values(labels.flip(1))).flip(1)
+
+
+DICE = Exercise(
+    dice_gradient,
+    dice_inputs,
+    points=4,
+    minutes=25,
+    stretch=True,
+    tolerance=1e-5,
+    mistakes=[
+        Mistake(
+            "Jaccard's steps",
+            dice_of_jaccard,
+            "These are the steps of the Jaccard loss. In Dice the intersection counts twice.",
+        ),
+        Mistake(
+            "the loss, not its steps",
+            dice_not_differences,
+            "These are the values of the loss after each pixel. By how much did it *rise*?",
+        ),
+        Mistake(
+            "the first step is missing",
+            dice_without_first,
+            "Right except for the first pixel: from which value does the loss start?",
+        ),
+        Mistake(
+            "one pixel late",
+            dice_one_late,
+            "Your intersection is the one before the pixel went wrong, your |M| the one after.",
+        ),
+        Mistake(
+            "smoothed",
+            dice_smoothed,
+            "You add 1 above and below, as the soft Dice loss does to avoid 0/0. A set function "
+            "needs no smoothing; where there is no object, the loss is 1 from the first wrong "
+            "pixel on.",
+        ),
+        Mistake(
+            "the object never shrinks",
+            dice_of_the_set,
+            "Your denominator is |Y| + |M|. What is left of Y, when pixels of M are taken away?",
+        ),
+        Mistake(
+            "from the end",
+            dice_from_the_end,
+            "You begin with the last pixel of the row. The first in the row goes wrong first.",
+        ),
+    ],
+)
+
+homework = Homework("Homework 06: the Lovász hinge", [SOFTMAX, LAYERS, VOID, DICE])
+check, score_board = homework.check, homework.score_board
