@@ -121,6 +121,19 @@ def _hat_weights(
     return (1 - (place[:, :, None] - cells).abs()).clamp(min=0)
 
 
+def boundary_error(
+    found: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]
+) -> Float[Tensor, "n"]:
+    """The share of the pixels at each true outline (one on each side) that are wrong.
+
+    NaN for a truth without an outline: nothing, or the whole image.
+    """
+    solid = truth[:, None].float()
+    near = F.max_pool2d(solid, 3, 1, 1) - -F.max_pool2d(-solid, 3, 1, 1)  # dilation − erosion
+    wrong = (found != truth)[:, None] * near
+    return wrong.sum(dim=(1, 2, 3)) / near.sum(dim=(1, 2, 3))
+
+
 class BoxHead(nn.Module):
     """Two fully connected layers on the pooled features, then K + 1 classes and K boxes.
 
