@@ -141,15 +141,20 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(min=0, help="scenes of another seed")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="the first images only")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    export: Annotated[
+        Path | None, typer.Option(help="write its panoptic answers and the truth here, as COCO's")
+    ] = None,
 ) -> None:
     """Measure a recorded system again, on any split."""
     from lessons.kit import recorded
 
-    scores = recorded.evaluate_again(name, data, seed, count)
+    scores = recorded.evaluate_again(name, data, seed, count, export)
     if as_json:
         print(recorded.as_json(scores))
-    else:
-        _print_scores(scores)
+        return
+    _print_scores(scores)
+    if export is not None:
+        console.print(f"{export}: panoptic.json and ground_truth.json, with their PNGs")
 
 
 @app.command()

@@ -47,6 +47,57 @@ def imperfect_detections(
     return Segments(torch.stack(masks), torch.tensor(labels), torch.tensor(scores))[order]
 
 
+def imperfect_panoptic(
+    sample: Sample,
+    categories: Sequence[Category],
+    rng: np.random.Generator,
+    *,
+    drop: float = 0.12,
+    split: float = 0.12,
+    relabel: float = 0.1,
+    void: float = 0.12,
+    shift: float = 0.04,
+) -> Segments:
+    """A panoptic prediction: each segment of the truth moved, dropped, split, relabelled, holed.
+
+    The probabilities are for each segment, crowds included. `shift` is the standard deviation
+    of a segment's displacement as a share of its box (what touches the image's edge still does),
+    `split` cuts it in two at a column, `relabel` gives it any class at random, `void` leaves a
+    third of its rows without an answer. The result is disjoint (things lie over stuff, else a
+    later segment over an earlier one), also where the truth is void, in random order, and without
+    scores; what has lost all its pixels is gone.
+    """
+    truth = sample.segments
+    painted = np.zeros(truth.size, dtype=np.int32)  # 0 where there is no answer
+    labels: list[int] = []
+    kinds, corners = truth.labels.tolist(), boxes(truth).int().tolist()
+    h, w = truth.size
+    for k in sorted(range(len(truth)), key=lambda k: categories[kinds[k]].is_thing):
+        mask, label, (x0, y0, x1, y1) = truth.masks[k].numpy(), kinds[k], corners[k]
+        dropped, cut, renamed, holed = rng.random(4) < (drop, split, relabel, void)
+        dy, dx = rng.normal(0, shift, 2) * (y1 - y0, x1 - x0)
+        column, row, other = rng.random(3)
+        if dropped:
+            continue
+        rows = (np.arange(h) - round(dy)).clip(0, h - 1)
+        moved = mask[rows[:, None], (np.arange(w) - round(dx)).clip(0, w - 1)]
+        if holed:
+            top = y0 + round(dy) + int(row * (y1 - y0) * 2 / 3)
+            moved[max(top, 0) : max(top, 0) + (y1 - y0 + 2) // 3] = False
+        labels.append(int(other * len(categories)) if renamed else label)
+        painted[moved] = len(labels)
+        if cut:
+            labels.append(labels[-1])
+            middle = max(x0 + round(dx) + int(column * (x1 - x0)), 0)
+            moved[:, :middle] = False
+            painted[moved] = len(labels)
+    there = rng.permutation(np.unique(painted[painted > 0]))
+    if not len(there):
+        return empty_segments(truth.size)
+    masks = torch.from_numpy(painted == there[:, None, None])
+    return Segments(masks, torch.tensor([labels[k - 1] for k in there]))
+
+
 def _moved(mask: Tensor, rows: int, columns: int) -> Tensor:
     """The mask moved down and right; what leaves the image is lost."""
     h, w = mask.shape

@@ -5,7 +5,10 @@ back; nothing is computed here.
 
 import contextlib
 import io
+import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from lessons.kit.data import Category, Segments, is_crowd
+from lessons.kit.panoptic_files import write_panoptic
 
 
 def coco_encode(masks: Bool[Tensor, "n h w"]) -> list[dict]:
@@ -85,6 +89,51 @@ def coco_evaluate(
 
     by_class = {categories[k].name: named(precision[:, :, i]) for i, k in enumerate(classes)}
     return named(precision) | {"per_class": by_class}
+
+
+def coco_panoptic_quality(
+    predictions: Sequence[Segments], targets: Sequence[Segments], categories: Sequence[Category]
+) -> dict:
+    """panopticapi's PQ, named as `panoptic_quality` does: files are written, then scored."""
+    with tempfile.TemporaryDirectory() as folder:
+        truth = write_panoptic(Path(folder, "truth.json"), targets, categories)
+        found = write_panoptic(Path(folder, "found.json"), predictions, categories)
+        return score_panoptic_files(found, truth)
+
+
+def score_panoptic_files(prediction: Path | str, truth: Path | str) -> dict:
+    """panopticapi's PQ of files in COCO's panoptic format, on a single core.
+
+    Returns `pq`, `sq`, `rq`, the same for things and stuff, and `per_class` by name, with the
+    counts; NaN where panopticapi divides by zero or reports a class that does not exist as 0.
+    """
+    from panopticapi.evaluation import pq_compute_single_core
+
+    prediction, truth = Path(prediction), Path(truth)
+    table = json.loads(truth.read_bytes())
+    answers = json.loads(prediction.read_bytes())["annotations"]
+    by_image = {answer["image_id"]: answer for answer in answers}
+    pairs = [(image, by_image[image["image_id"]]) for image in table["annotations"]]
+    kinds = {category["id"]: category for category in table["categories"]}
+    folders = truth.with_suffix(""), prediction.with_suffix("")
+    with contextlib.redirect_stdout(io.StringIO()):
+        statistics = pq_compute_single_core(0, pairs, *map(str, folders), kinds)
+    result = {}
+    for ending, is_thing in (("", None), ("_things", True), ("_stuff", False)):
+        try:
+            mean, _ = statistics.pq_average(kinds, isthing=is_thing)
+        except ZeroDivisionError:
+            mean = dict.fromkeys(("pq", "sq", "rq"), float("nan"))
+        result |= {name + ending: float(mean[name]) for name in ("pq", "sq", "rq")}
+    result["per_class"] = {}
+    for id_, kind in kinds.items():
+        counts = {name: int(getattr(statistics[id_], name)) for name in ("tp", "fp", "fn")}
+        row = dict.fromkeys(("pq", "sq", "rq"), float("nan"))
+        if any(counts.values()):
+            row, _ = statistics.pq_average({id_: kind}, isthing=None)
+        numbers = {name: float(row[name]) for name in ("pq", "sq", "rq")}
+        result["per_class"][kind["name"]] = numbers | counts
+    return result
 
 
 def _mean(values: np.ndarray) -> float:

@@ -28,7 +28,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lessons.kit.errors import LessonsError
-from lessons.kit.training import Budget, Recipe, Run, budget, categories, data_set, evaluate, fit
+from lessons.kit.training import (
+    Budget,
+    Metric,
+    Recipe,
+    Run,
+    budget,
+    categories,
+    data_set,
+    evaluate,
+    fit,
+)
 
 FOLDER = Path(__file__).resolve().parents[1] / "recorded"
 CHECKPOINTS = FOLDER.parents[1] / "build" / "checkpoints"
@@ -323,12 +333,19 @@ def describe(report: Mapping[str, Any]) -> str:
 
 
 def evaluate_again(
-    name: str, data: str | None = None, seed: int | None = None, count: int | None = None
+    name: str,
+    data: str | None = None,
+    seed: int | None = None,
+    count: int | None = None,
+    export: Path | str | None = None,
 ) -> dict[str, Any]:
     """The scores of a recorded system on the held-out split of a data set, its own if none.
 
-    `seed` asks for scenes that are of no split. Raises LessonsError where the data set has
-    other categories than the one that the system was trained on.
+    `seed` asks for scenes that are of no split. `export` is a folder for what the system's
+    `predict_panoptic` says and for the ground truth, in COCO's panoptic format: panoptic.json
+    and ground_truth.json, each with a folder of PNGs. Raises LessonsError where the data set
+    has other categories than the one that the system was trained on, and where a system without
+    `predict_panoptic` is to be exported.
     """
     report = read(name)
     data = data or report["data"]
@@ -340,9 +357,36 @@ def evaluate_again(
         raise LessonsError(f"{name} knows the categories of {report['data']}, {data} has others")
     made = recipe_of(report["system"], report["data"], report["options"])
     model = load_model(name)
+    metrics = made.metrics
+    if export is not None:
+        if not hasattr(model, "predict_panoptic"):
+            raise LessonsError(
+                f"{name} cannot be exported: {report['system']} has no predict_panoptic, so its "
+                "answers may overlap"
+            )
+        metrics = _exporting(metrics, Path(export), data)
     if torch.cuda.is_available():
         model = model.cuda()
-    return evaluate(model, data_set(data, "validation", report["size"], count), made.metrics)
+    return evaluate(model, data_set(data, "validation", report["size"], count), metrics)
+
+
+def _exporting(metrics: Mapping[str, Metric], folder: Path, data: str) -> dict[str, Metric]:
+    """The same metrics; what measures the panoptic answers writes them first."""
+    from lessons.kit.panoptic_files import write_panoptic
+    from lessons.kit.real import CocoPanoptic
+
+    measure = metrics.get("predict_panoptic")
+
+    def write_and_measure(predictions, targets, kinds):
+        own: dict[str, Any] = {}
+        if data == "coco":  # so that the official annotations fit too
+            source = CocoPanoptic()
+            own = {"names": source.names[: len(targets)], "category_ids": source.category_ids}
+        write_panoptic(folder / "panoptic.json", predictions, kinds, **own)
+        write_panoptic(folder / "ground_truth.json", targets, kinds, **own)
+        return measure(predictions, targets, kinds) if measure else {}
+
+    return {**metrics, "predict_panoptic": write_and_measure}
 
 
 def as_json(scores: Mapping[str, Any]) -> str:

@@ -1,0 +1,485 @@
+"""Homework 08: the exercises on panoptic quality, and the mistakes that are known by name."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lessons.homework.answers.panoptic_quality import (
+    ap_and_pq,
+    parsing_covering,
+    stuff_iou,
+    tolerant_iou,
+)
+from lessons.kit.exercise import Exercise, Homework, Mistake
+
+# ---------------------------------------------------------------- 1. stuff_iou
+
+
+def stuff_images(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Regions that end at a random row; some images lack the class in truth or in prediction."""
+    for b, h, w in ((6, 12, 17), (9, 20, 11), (4, 8, 8)):
+        rows = torch.arange(h)[:, None].expand(h, w)
+        predicted, true, void = torch.zeros(3, b, h, w, dtype=torch.bool)
+        for i in range(b):
+            first, second = torch.randint(1, h, (2,), generator=generator).tolist()
+            predicted[i], true[i] = rows < first, rows < second
+            void[i] = torch.rand(h, w, generator=generator) < 0.15
+        true[0], predicted[1] = False, False  # made up; missed
+        true &= ~void
+        yield predicted, true, void
+    nothing = torch.zeros(2, 5, 6, dtype=torch.bool)
+    yield ~nothing, nothing, nothing
+    yield nothing, ~nothing, nothing
+
+
+def dagger_of(predicted, true, void, value, there=None):
+    """The mean of `value` over some images; NaN where there are none."""
+    there = true.any((1, 2)) if there is None else there
+    if not there.any():
+        return float("nan")
+    rows = zip(predicted[there], true[there], void[there], strict=True)
+    return torch.tensor([value(p, g, v) for p, g, v in rows]).double().mean().item()
+
+
+def iou_of(p, g, v):
+    p = p & ~v
+    return (p & g).sum().item() / max((p | g).sum().item(), 1)
+
+
+def stuff_with_threshold(predicted, true, void):
+    def over_half(p, g, v):
+        iou = iou_of(p, g, v)
+        return iou if iou > 0.5 else 0.0
+
+    return dagger_of(predicted, true, void, over_half)
+
+
+def stuff_made_up_counts(predicted, true, void):
+    there = true.any((1, 2)) | (predicted & ~void).any((1, 2))
+    return dagger_of(predicted, true, void, iou_of, there)
+
+
+def stuff_missed_left_out(predicted, true, void):
+    there = true.any((1, 2)) & predicted.any((1, 2))
+    return dagger_of(predicted, true, void, iou_of, there)
+
+
+def stuff_void_counts(predicted, true, void):
+    return dagger_of(predicted, true, torch.zeros_like(void), iou_of)
+
+
+def stuff_all_pixels(predicted, true, void):
+    p = predicted & ~void
+    there = true.any((1, 2))
+    if not there.any():
+        return float("nan")
+    return (p & true).sum().item() / (p | true).sum().item()
+
+
+def stuff_over_all_images(predicted, true, void):
+    if not true.any():
+        return float("nan")
+    return dagger_of(predicted, true, void, iou_of, torch.ones(len(true), dtype=torch.bool))
+
+
+def stuff_coverage(predicted, true, void):
+    def covered(p, g, v):
+        return (p & g).sum().item() / g.sum().item()
+
+    return dagger_of(predicted, true, void, covered)
+
+
+STUFF = Exercise(
+    stuff_iou,
+    stuff_images,
+    points=3,
+    minutes=15,
+    mistakes=[
+        Mistake(
+            "the threshold is still there",
+            stuff_with_threshold,
+            "You count only what is above one half. That was PQ; PQ† has no threshold for stuff.",
+        ),
+        Mistake(
+            "made-up stuff counts",
+            stuff_made_up_counts,
+            "Your mean includes images where the class was predicted but is not there. What does "
+            "the formula divide by?",
+        ),
+        Mistake(
+            "missed stuff is left out",
+            stuff_missed_left_out,
+            "Your mean leaves out images where the class is there and nothing was predicted. To "
+            "miss it is an IoU of 0, not no IoU.",
+        ),
+        Mistake(
+            "void counts against the prediction",
+            stuff_void_counts,
+            "You compare predicted pixels in void with the truth. Nobody knows what is there.",
+        ),
+        Mistake(
+            "one IoU over all pixels",
+            stuff_all_pixels,
+            "You sum the pixels of all images before you divide: that is the IoU of semantic "
+            "segmentation. Here every image has the same weight.",
+        ),
+        Mistake(
+            "a mean over all images",
+            stuff_over_all_images,
+            "You divide by the number of images, also of those without the class. Which ones are "
+            "in S?",
+        ),
+        Mistake(
+            "coverage instead of IoU",
+            stuff_coverage,
+            "You divide by the true area only. A prediction that covers the whole image would be "
+            "perfect.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 2. tolerant_iou
+
+
+def outlines(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Rectangles with a bite, moved a little; at the image's edge; one that is all band; wide."""
+    for h, w, width in ((30, 41, 1), (36, 27, 2), (40, 40, 3), (25, 33, 2)):
+        true = torch.zeros(h, w, dtype=torch.bool)
+        top, left = (int(torch.randint(2, 6, (), generator=generator)) for _ in range(2))
+        true[top : h - 6, left : w - 7] = True
+        true[: h // 3, : w // 3] = False
+        predicted = true.roll((2, -3), (0, 1)) & (torch.rand(h, w, generator=generator) > 0.05)
+        yield predicted, true, width
+    edge = torch.zeros(20, 24, dtype=torch.bool)
+    edge[:12, :15] = True
+    yield edge.roll((3, 4), (0, 1)), edge, 2
+    small = torch.zeros(15, 15, dtype=torch.bool)
+    small[6:9, 6:9] = True
+    yield small.roll(1, 0), small, 2
+    yield small.roll((1, 1), (0, 1)), small, 3
+    full = torch.ones(9, 9, dtype=torch.bool)
+    yield full.roll(0) & (torch.arange(9) > 2), full, 2
+
+
+def grow(mask, width):
+    return F.max_pool2d(mask[None].float(), 2 * width + 1, stride=1, padding=width)[0] > 0
+
+
+def iou_where(predicted, true, judged):
+    """The IoU of the pixels that are judged, of all pixels where no true one is left."""
+    if not (true & judged).any():
+        judged = torch.ones_like(true)
+    both = (predicted & true & judged).sum().item()
+    return both / max(((predicted | true) & judged).sum().item(), 1)
+
+
+def plain_iou(predicted, true, width):
+    return iou_where(predicted, true, torch.ones_like(true))
+
+
+def inside_band_only(predicted, true, width):
+    return iou_where(predicted, true, ~(true & grow(~true, width)))
+
+
+def outside_band_only(predicted, true, width):
+    return iou_where(predicted, true, ~(~true & grow(true, width)))
+
+
+def only_the_band(predicted, true, width):
+    return iou_where(predicted, true, grow(true, width) & grow(~true, width))
+
+
+def edge_is_outline(predicted, true, width):
+    background = F.pad((~true)[None].float(), (width,) * 4, value=1)
+    near = F.max_pool2d(background, 2 * width + 1, stride=1)[0] > 0
+    return iou_where(predicted, true, ~(grow(true, width) & near))
+
+
+def band_of_the_prediction(predicted, true, width):
+    return iou_where(predicted, true, ~(grow(predicted, width) & grow(~predicted, width)))
+
+
+def small_is_zero(predicted, true, width):
+    judged = ~(grow(true, width) & grow(~true, width))
+    if not (true & judged).any():
+        return 0.0
+    return iou_where(predicted, true, judged)
+
+
+TOLERANT = Exercise(
+    tolerant_iou,
+    outlines,
+    points=4,
+    minutes=20,
+    mistakes=[
+        Mistake(
+            "no band",
+            plain_iou,
+            "This is the IoU of all pixels. Leave out those that are near the outline.",
+        ),
+        Mistake(
+            "the band lies inside only",
+            inside_band_only,
+            "Your band takes pixels of the mask only. A prediction that is a pixel too large is "
+            "as excusable as one that is a pixel too small.",
+        ),
+        Mistake(
+            "the band lies outside only",
+            outside_band_only,
+            "Your band takes pixels of the background only. A prediction that is a pixel too "
+            "small is as excusable as one that is a pixel too large.",
+        ),
+        Mistake(
+            "only the band is compared",
+            only_the_band,
+            "You look at the band and nothing else. That measures outlines; here they are to be "
+            "forgiven.",
+        ),
+        Mistake(
+            "the image's edge is an outline",
+            edge_is_outline,
+            "Right, except for masks that touch the edge of the image. Is a sheep that the frame "
+            "cuts off badly outlined there?",
+        ),
+        Mistake(
+            "the prediction's band",
+            band_of_the_prediction,
+            "Your band follows the predicted mask. Then every prediction chooses what it is "
+            "judged by.",
+        ),
+        Mistake(
+            "small masks are worth nothing",
+            small_is_zero,
+            "Right, except for a mask that is all band. Read again what is to be returned there.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 3. ap_and_pq
+
+
+def rankings(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Detections without order, some with an IoU of exactly one half, and some things missed."""
+    for count, num_things in ((20, 17), (35, 22), (8, 30), (15, 12)):
+        scores = torch.randperm(4 * count, generator=generator)[:count].double() / (4 * count)
+        iou = torch.randint(8, 20, (count,), generator=generator).double() / 20
+        iou[torch.rand(count, generator=generator) < 0.3] = 0
+        iou[int(torch.randint(count, (), generator=generator))] = 0.5
+        found = (iou > 0).cumsum(0) <= num_things
+        yield scores, iou * found, num_things
+    yield torch.tensor([0.3, 0.9]).double(), torch.tensor([0.8, 0.5]).double(), 2
+    yield torch.zeros(0).double(), torch.zeros(0).double(), 3
+
+
+def both_of(scores, iou, num_things, *, ap_right=None, matched=None, order=None, envelope=True):
+    """`ap_and_pq` with parts replaced."""
+    right = iou >= 0.5 if ap_right is None else ap_right
+    matched = iou > 0.5 if matched is None else matched
+    order = scores.argsort(descending=True) if order is None else order
+    hits = right[order].double().cumsum(0)
+    precision = hits / torch.arange(1, len(hits) + 1)
+    if envelope:
+        precision = precision.flip(0).cummax(0).values.flip(0)
+    ap = (hits.diff(prepend=hits.new_zeros(1)) / num_things * precision).sum().item()
+    return ap, iou[matched].sum().item() / ((len(iou) + num_things) / 2)
+
+
+def half_matches(scores, iou, num_things):
+    return both_of(scores, iou, num_things, matched=iou >= 0.5)
+
+
+def half_is_wrong(scores, iou, num_things):
+    return both_of(scores, iou, num_things, ap_right=iou > 0.5)
+
+
+def no_threshold(scores, iou, num_things):
+    return both_of(scores, iou, num_things, matched=iou > 0)
+
+
+def rq_for_pq(scores, iou, num_things):
+    ap, _ = both_of(scores, iou, num_things)
+    return ap, (iou > 0.5).sum().item() / ((len(iou) + num_things) / 2)
+
+
+def mistakes_in_full(scores, iou, num_things):
+    ap, _ = both_of(scores, iou, num_things)
+    matched = iou[iou > 0.5]
+    return ap, matched.sum().item() / (len(iou) + num_things - len(matched))
+
+
+def not_ranked(scores, iou, num_things):
+    return both_of(scores, iou, num_things, order=torch.arange(len(iou)))
+
+
+def no_envelope(scores, iou, num_things):
+    return both_of(scores, iou, num_things, envelope=False)
+
+
+BOTH = Exercise(
+    ap_and_pq,
+    rankings,
+    points=4,
+    minutes=20,
+    mistakes=[
+        Mistake(
+            "½ is a match of PQ",
+            half_matches,
+            "Your PQ matches an IoU of exactly one half. Remember why the lesson insisted on more.",
+        ),
+        Mistake(
+            "½ is no hit of AP",
+            half_is_wrong,
+            "Your AP refuses an IoU of exactly one half. AP and PQ differ in that: at least, more "
+            "than.",
+        ),
+        Mistake(
+            "PQ without a threshold",
+            no_threshold,
+            "Your PQ sums the IoU of everything that touches its thing. Below one half there is "
+            "no match.",
+        ),
+        Mistake(
+            "RQ instead of PQ",
+            rq_for_pq,
+            "Your second number counts matches; PQ also asks how well each one fits.",
+        ),
+        Mistake(
+            "mistakes counted in full",
+            mistakes_in_full,
+            "You divide by TP + FP + FN. How much does PQ charge for a false positive?",
+        ),
+        Mistake(
+            "no ranking",
+            not_ranked,
+            "You take the detections in the order in which they came. Who is first?",
+        ),
+        Mistake(
+            "no envelope",
+            no_envelope,
+            "Your AP uses precision as measured at each rank. Which later rank would do better?",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 4. parsing_covering
+
+
+def overlap_tables(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Tables of random maps: few and many segments, a class that nobody predicts, void."""
+    for p, g, classes in ((5, 4, 3), (9, 7, 3), (3, 8, 4), (6, 3, 2)):
+        table = torch.randint(0, 30, (p + 1, g + 1), generator=generator)
+        for b in range(g):  # something that fits fairly well
+            table[1 + int(torch.randint(p, (), generator=generator)), 1 + b] += 60 + 40 * b
+        labels = torch.randint(classes, (p,), generator=generator)
+        yield table, labels, torch.randint(classes, (g,), generator=generator)
+    lonely = torch.tensor([[3, 40, 10], [5, 12, 30]])
+    yield lonely, torch.tensor([1]), torch.tensor([0, 1])
+    yield torch.tensor([[0, 25, 14]]), torch.zeros(0, dtype=torch.int64), torch.tensor([2, 0])
+
+
+def covering(
+    overlaps, predicted_labels, true_labels, *, void=True, weighted=True, value=None, by_class=True
+):
+    """`parsing_covering` with parts replaced."""
+    both, area = overlaps[1:, 1:].double(), overlaps[:, 1:].sum(0).double()
+    judged = (overlaps[1:].sum(1) - (overlaps[1:, 0] if void else 0)).double()
+    iou = both / (judged[:, None] + area - both)
+    iou = iou * (predicted_labels[:, None] == true_labels) if by_class else iou
+    best = torch.cat([iou, iou.new_zeros(1, len(area))]).amax(0)
+    best = best if value is None else value(best)
+    weight = area if weighted else torch.ones_like(area)
+    classes = [true_labels == k for k in true_labels.unique()]
+    means = [(best * weight)[these].sum() / weight[these].sum() for these in classes]
+    return means, best, area
+
+
+def covering_unweighted(*arguments):
+    return torch.stack(covering(*arguments, weighted=False)[0]).mean().item()
+
+
+def covering_with_void(*arguments):
+    return torch.stack(covering(*arguments, void=False)[0]).mean().item()
+
+
+def covering_with_threshold(*arguments):
+    def over_half(best):
+        return best * (best > 0.5)
+
+    return torch.stack(covering(*arguments, value=over_half)[0]).mean().item()
+
+
+def covering_of_any_class(*arguments):
+    return torch.stack(covering(*arguments, by_class=False)[0]).mean().item()
+
+
+def covering_one_mean(*arguments):
+    _, best, area = covering(*arguments)
+    return ((best * area).sum() / area.sum()).item()
+
+
+def covering_predicted_classes(overlaps, predicted_labels, true_labels):
+    means, _, _ = covering(overlaps, predicted_labels, true_labels)
+    there = torch.cat([predicted_labels, true_labels]).unique()
+    return (torch.stack(means).sum() / len(there)).item()
+
+
+def covering_by_share(overlaps, predicted_labels, true_labels):
+    both, area = overlaps[1:, 1:].double(), overlaps[:, 1:].sum(0).double()
+    share = both / area * (predicted_labels[:, None] == true_labels)
+    best = torch.cat([share, share.new_zeros(1, len(area))]).amax(0)
+    classes = [true_labels == k for k in true_labels.unique()]
+    means = [(best * area)[these].sum() / area[these].sum() for these in classes]
+    return torch.stack(means).mean().item()
+
+
+COVERING = Exercise(
+    parsing_covering,
+    overlap_tables,
+    points=4,
+    minutes=25,
+    stretch=True,
+    mistakes=[
+        Mistake(
+            "every segment weighs the same",
+            covering_unweighted,
+            "You average over segments. What does the formula multiply each of them by?",
+        ),
+        Mistake(
+            "void in the union",
+            covering_with_void,
+            "The void pixels of a predicted segment are still in your union: take out column 0.",
+        ),
+        Mistake(
+            "a threshold",
+            covering_with_threshold,
+            "You drop what overlaps by less than half. This measure has no threshold.",
+        ),
+        Mistake(
+            "segments of any class",
+            covering_of_any_class,
+            "A sheep may not be covered by the meadow: only predicted segments of its class.",
+        ),
+        Mistake(
+            "one mean over all pixels",
+            covering_one_mean,
+            "You average over all segments at once, so that the sky decides. First within a "
+            "class, then over the classes.",
+        ),
+        Mistake(
+            "classes that are only predicted",
+            covering_predicted_classes,
+            "You divide by a number of classes that includes some without a true segment.",
+        ),
+        Mistake(
+            "the share instead of the IoU",
+            covering_by_share,
+            "You divide by the true area only. One predicted segment over the whole image would "
+            "cover all of its class.",
+        ),
+    ],
+)
+
+homework = Homework("Homework 08: panoptic quality", [STUFF, TOLERANT, BOTH, COVERING])
+check, score_board = homework.check, homework.score_board
