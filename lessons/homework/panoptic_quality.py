@@ -111,8 +111,8 @@ STUFF = Exercise(
         Mistake(
             "missed stuff is left out",
             stuff_missed_left_out,
-            "Your mean leaves out images where the class is there and nothing was predicted. To "
-            "miss it is an IoU of 0, not no IoU.",
+            "Your mean leaves out images where the class is there and nothing was predicted. What "
+            "is the IoU of an empty prediction?",
         ),
         Mistake(
             "void counts against the prediction",
@@ -191,6 +191,18 @@ def only_the_band(predicted, true, width):
     return iou_where(predicted, true, grow(true, width) & grow(~true, width))
 
 
+def four_neighbours(predicted, true, width):
+    def grown(mask):
+        plus = mask.new_zeros(3, 3)
+        plus[1], plus[:, 1] = True, True
+        grid = mask[None, None].float()
+        for _ in range(width):
+            grid = (F.conv2d(grid, plus[None, None].float(), padding=1) > 0).float()
+        return grid[0, 0] > 0
+
+    return iou_where(predicted, true, ~(grown(true) & grown(~true)))
+
+
 def edge_is_outline(predicted, true, width):
     background = F.pad((~true)[None].float(), (width,) * 4, value=1)
     near = F.max_pool2d(background, 2 * width + 1, stride=1)[0] > 0
@@ -236,6 +248,11 @@ TOLERANT = Exercise(
             only_the_band,
             "You look at the band and nothing else. That measures outlines; here they are to be "
             "forgiven.",
+        ),
+        Mistake(
+            "no diagonal steps",
+            four_neighbours,
+            "Your band grows up, down, left and right only. How does a king move?",
         ),
         Mistake(
             "the image's edge is an outline",
@@ -317,6 +334,25 @@ def no_envelope(scores, iou, num_things):
     return both_of(scores, iou, num_things, envelope=False)
 
 
+def worst_first(scores, iou, num_things):
+    return both_of(scores, iou, num_things, order=scores.argsort())
+
+
+def no_first_step(scores, iou, num_things):
+    _, pq = both_of(scores, iou, num_things)
+    hits = (iou >= 0.5)[scores.argsort(descending=True)].double().cumsum(0)
+    precision = hits / torch.arange(1, len(hits) + 1)
+    envelope = precision.flip(0).cummax(0).values.flip(0)
+    return torch.trapezoid(envelope, hits / num_things).item(), pq
+
+
+def missed_without_detection(scores, iou, num_things):
+    ap, _ = both_of(scores, iou, num_things)
+    matched = iou[iou > 0.5]
+    mistakes = (len(iou) - len(matched)) + (num_things - len(iou))
+    return ap, matched.sum().item() / max(len(matched) + mistakes / 2, 0.5)
+
+
 BOTH = Exercise(
     ap_and_pq,
     rankings,
@@ -354,6 +390,21 @@ BOTH = Exercise(
             "no ranking",
             not_ranked,
             "You take the detections in the order in which they came. Who is first?",
+        ),
+        Mistake(
+            "the lowest score first",
+            worst_first,
+            "Your ranking begins with the detection of which the system was least sure.",
+        ),
+        Mistake(
+            "the first step is missing",
+            no_first_step,
+            "Your area begins at the recall of the first detection. Where does the curve begin?",
+        ),
+        Mistake(
+            "missed are only things beyond the number of detections",
+            missed_without_detection,
+            "You take every detection off the missed things. Which detections find one?",
         ),
         Mistake(
             "no envelope",
@@ -425,6 +476,11 @@ def covering_predicted_classes(overlaps, predicted_labels, true_labels):
     return (torch.stack(means).sum() / len(there)).item()
 
 
+def covering_answered_area(overlaps, *labels):
+    answered = torch.cat([torch.zeros_like(overlaps[:1]), overlaps[1:]])
+    return torch.stack(covering(answered, *labels)[0]).mean().item()
+
+
 def covering_by_share(overlaps, predicted_labels, true_labels):
     both, area = overlaps[1:, 1:].double(), overlaps[:, 1:].sum(0).double()
     share = both / area * (predicted_labels[:, None] == true_labels)
@@ -449,7 +505,8 @@ COVERING = Exercise(
         Mistake(
             "void in the union",
             covering_with_void,
-            "The void pixels of a predicted segment are still in your union: take out column 0.",
+            "The void pixels of a predicted segment are still in your union. In which column of "
+            "the table are they?",
         ),
         Mistake(
             "a threshold",
@@ -471,6 +528,12 @@ COVERING = Exercise(
             "classes that are only predicted",
             covering_predicted_classes,
             "You divide by a number of classes that includes some without a true segment.",
+        ),
+        Mistake(
+            "true areas without what nobody predicted",
+            covering_answered_area,
+            "Your true areas count only the pixels that some predicted segment covers. Does a "
+            "true segment shrink where there is no answer?",
         ),
         Mistake(
             "the share instead of the IoU",
