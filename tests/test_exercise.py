@@ -129,8 +129,16 @@ def test_a_branch_left_to_do_is_to_do_but_an_operator_pytorch_lacks_is_not(exerc
             raise NotImplementedError("Could not run 'aten::mean'")
         return row_means(table)
 
-    assert judge(exercise, half_done).state == "to do"
+    def never_in_pytorch(table):
+        return torch.arange(4, dtype=torch.bool)
+
+    def bare(table):
+        raise NotImplementedError
+
+    assert judge(exercise, half_done).state == judge(exercise, bare).state == "to do"
     assert judge(exercise, not_in_pytorch).state == "wrong"
+    verdict = judge(exercise, never_in_pytorch)
+    assert verdict.state == "wrong" and "not implemented for 'Bool'" in verdict.message
 
 
 def test_a_wrong_answer_is_told_by_input_expectation_result_and_difference(homework, capsys):
