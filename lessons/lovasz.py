@@ -2,7 +2,8 @@
 """The Lovász hinge.
 
 You turn the Jaccard loss, 1 − IoU, into a function that a network can be trained on: piecewise
-linear, convex, and equal to the Jaccard loss wherever that one is defined.
+linear, convex, equal to the Jaccard loss where every pixel is wholly right or wholly wrong (errors
+0 and 1), and, as a hinge of logits, never below it.
 """
 
 import torch
@@ -35,17 +36,20 @@ def zeros_and_ones(name: str, values: ZeroOne, like: Tensor) -> Float[Tensor, "n
     if values.dtype != torch.bool and not ((values == 0) | (values == 1)).all():
         raise ValueError(f"{name} must be 0 or 1 everywhere")
     dtype = torch.promote_types(like.dtype, torch.float32)
-    return values.to(dtype)[..., None].flatten(1)
+    return values.to(dtype)[..., None].flatten(1)  # None: also masks of one value each, (n,)
 
 
-def lovasz_gradient(labels: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
+def lovasz_gradient(
+    labels: Bool[Tensor, "n p"] | Integer[Tensor, "n p"] | Float[Tensor, "n p"],
+) -> Float[Tensor, "n p"]:
     """By how much the Jaccard loss rises with each pixel that goes wrong, in the order given.
 
-    Labels are 0 or 1, each row an object. A missed pixel of the object takes 1 from the
-    intersection, a painted one of the ground adds 1 to the union U: 1/U and IoU/U, with the U
-    after the step and the IoU before it. Each row sums to 1. (Berman et al. 2018, algorithm 1,
-    without its differences of nearly equal numbers.)
+    Labels are 0 or 1, of any type, each row an object; they are computed in at least float32. A
+    missed pixel of the object takes 1 from the intersection, a painted one of the ground adds 1 to
+    the union U: 1/U and IoU/U, with the U after the step and the IoU before it. Each row sums to 1.
+    (Berman et al. 2018, algorithm 1, without its differences of nearly equal numbers.)
     """
+    labels = labels.to(torch.promote_types(labels.dtype, torch.float32))
     count = labels.sum(1, keepdim=True)
     k = torch.arange(1, labels.shape[1] + 1, dtype=labels.dtype, device=labels.device)
     intersection = count - labels.cumsum(1)

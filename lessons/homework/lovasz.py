@@ -97,6 +97,14 @@ def softmax_labels_stay(probabilities, labels):
     return class_losses(probabilities, labels.unique(), labels, sort_labels=False).mean()
 
 
+def softmax_errors_stay(probabilities, labels):
+    classes = labels.unique()
+    own = (labels == classes[:, None]).to(probabilities)
+    errors = (own - probabilities[classes]).abs()
+    order = errors.argsort(dim=1, descending=True)
+    return (errors * lovasz_gradient(own.gather(1, order))).sum(1).mean()
+
+
 def softmax_detached(probabilities, labels):
     return class_losses(probabilities.detach(), labels.unique(), labels).mean()
 
@@ -141,8 +149,8 @@ SOFTMAX = Exercise(
         Mistake(
             "1 − p in all pixels",
             softmax_of_missing,
-            "Your error is large where the probability of the class is low. For pixels that do "
-            "not have the class, that is as it should be.",
+            "Your error is large where the probability of the class is low, also in pixels of "
+            "other classes. Is a *low* probability a mistake there?",
         ),
         Mistake(
             "a hinge of probabilities",
@@ -161,6 +169,12 @@ SOFTMAX = Exercise(
             softmax_labels_stay,
             "The errors are sorted, the labels are not. lovasz_gradient wants to know, place by "
             "place in the new order, which pixels are of the object.",
+        ),
+        Mistake(
+            "the errors stay behind",
+            softmax_errors_stay,
+            "Your weights stand in the new order, largest error first. To which pixel does the "
+            "first weight belong, and which error do you multiply it by?",
         ),
         Mistake(
             "no gradient arrives",
@@ -210,6 +224,21 @@ def layers_below(errors, labels):
 
 def layers_without_lowest(errors, labels):
     return layers(errors, labels, heights=lambda t: t.diff(prepend=t[:1]))
+
+
+def layers_of_the_floor(errors, labels):
+    def reach_the_floor(e, tops):
+        return e >= torch.cat([tops.new_zeros(1, 1), tops])[: len(tops)]
+
+    return layers(errors, labels, sets=reach_the_floor)
+
+
+def layers_between_errors_of_the_floor(errors, labels):
+    """A loop over neighbouring errors."""
+    tops, total = errors.unique(), errors.new_zeros(())
+    for low, high in zip(tops, tops[1:], strict=False):
+        total = total + (high - low) * jaccard_loss((errors >= low)[None], labels[None])[0]
+    return total
 
 
 def layers_of_full_height(errors, labels):
@@ -264,6 +293,18 @@ LAYERS = Exercise(
             "the ground floor is missing",
             layers_without_lowest,
             "A layer is missing: where does the lowest one begin? Not at the smallest error.",
+        ),
+        Mistake(
+            "the pixels at the floor",
+            layers_of_the_floor,
+            "A layer lies between two neighbouring heights. You take the pixels that reach its "
+            "floor: do all of these reach the middle of it?",
+        ),
+        Mistake(
+            "the pixels at the floor, without the ground floor",
+            layers_between_errors_of_the_floor,
+            "Two things: the pixels that reach the floor of a layer do not all reach its middle, "
+            "and the lowest layer does not begin at the smallest error.",
         ),
         Mistake(
             "heights for differences of heights",
@@ -347,6 +388,10 @@ def void_as_if_right(logits, labels, void):
     return lovasz_hinge(torch.where(void, right, logits), labels)
 
 
+def void_found(logits, labels, void):
+    return lovasz_hinge(logits.masked_fill(void, 9), labels | void)
+
+
 def void_takes_a_place(logits, labels, void):
     y = labels.to(logits)
     falling, order = (1 - logits * (2 * y - 1)).relu().sort(dim=1, descending=True)
@@ -406,6 +451,12 @@ VOID = Exercise(
             void_as_if_right,
             "Your void pixels are right whatever happens, so they have no error. But those that "
             "are labelled as object still belong to Y, and with it to every I and every U.",
+        ),
+        Mistake(
+            "void is object that was found",
+            void_found,
+            "Your void pixels have no error, and you count them as object that was found. The "
+            "object is larger now: what does that do to I and U?",
         ),
         Mistake(
             "a void pixel takes a place in the order",
@@ -490,6 +541,17 @@ def dice_of_the_set(labels):
     return steps_of(wrong / (count + wrong))
 
 
+def dice_single_in_the_denominator(labels):
+    right = labels.sum(1, keepdim=True) - labels.cumsum(1)
+    wrong = torch.arange(1, labels.shape[1] + 1).to(labels)
+    return steps_of(1 - 2 * right / (right + wrong))
+
+
+def dice_of_each_step(labels):
+    g = lovasz_gradient(labels)
+    return g / (2 - g)
+
+
 def dice_from_the_end(labels):
     return steps_of(dice_values(labels.flip(1))).flip(1)
 
@@ -533,6 +595,18 @@ DICE = Exercise(
             "the object never shrinks",
             dice_of_the_set,
             "Your denominator is |Y| + |M|. What is left of Y, when pixels of M are taken away?",
+        ),
+        Mistake(
+            "a factor is forgotten",
+            dice_single_in_the_denominator,
+            "Put in an empty set of wrong pixels: is your loss 0 there? Compare the two places of "
+            "I in the formula.",
+        ),
+        Mistake(
+            "step by step",
+            dice_of_each_step,
+            "D = J / (2 − J) holds for the values of the two losses. Does it hold for their "
+            "differences?",
         ),
         Mistake(
             "from the end",
