@@ -1,0 +1,364 @@
+# Built by `lessons build` from notebooks/05_centroid_offsets.ipynb: edit that, not this.
+"""Centroid offsets.
+
+You let every pixel point at the centre of its instance, collect the votes, and get masks without a
+single box.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import Conv2dNormActivation
+
+from lessons.average_precision import AREA_RANGES, evaluate_instances
+from lessons.faster_rcnn import in_full_precision
+from lessons.kit.backbone import Backbone, group_norm
+from lessons.kit.data import Segments, empty_segments, is_crowd
+from lessons.kit.training import Budget, Recipe, categories
+from lessons.mask_rcnn import MEAN, STD, batch_images
+
+
+def pixel_centres(
+    size: tuple[int, int], device: torch.device | str = "cpu"
+) -> Float[Tensor, "2 h w"]:
+    """x_i of every pixel: its centre (x, y) in pixels; that of the first is (½, ½)."""
+    y = torch.arange(size[0], device=device) + 0.5
+    x = torch.arange(size[1], device=device) + 0.5
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))
+
+
+def instance_centroids(masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
+    """C_k = 1/|S_k| Σ x: the mean (x, y) of each mask's pixel centres, in pixels.
+
+    An empty mask has no centre: NaN. Raises ValueError where the masks are not boolean (n, h, w).
+    """
+    must_be_masks(masks)
+    k, row, column = masks.nonzero(as_tuple=True)  # every pixel of every S_k
+    total = [torch.bincount(k, at.double() + 0.5, len(masks)) for at in (column, row)]
+    return torch.stack(total, dim=1).float() / torch.bincount(k, minlength=len(masks))[:, None]
+
+
+def centroid_offsets(
+    masks: Bool[Tensor, "n h w"],
+) -> tuple[Float[Tensor, "2 h w"], Bool[Tensor, "h w"]]:
+    """C_k − x_i for every pixel of an instance, in pixels, and which pixels those are.
+
+    Pixels of no instance get 0. Raises ValueError where the masks are not boolean (n, h, w)
+    and where two of them share a pixel, which cannot point at both.
+    """
+    centroids = instance_centroids(masks)
+    k, row, column = masks.nonzero(as_tuple=True)
+    foreground = torch.zeros(masks.shape[1:], dtype=torch.bool, device=masks.device)
+    foreground[row, column] = True
+    shared = len(k) - int(foreground.sum())
+    if shared:
+        raise ValueError(f"masks must be disjoint, {shared} pixels are in more than one")
+    offsets = torch.zeros(2, *foreground.shape, device=masks.device)
+    own = centroids[k] - torch.stack([column, row], dim=1) - 0.5
+    offsets[:, row, column] = own.T
+    return offsets, foreground
+
+
+def must_be_masks(masks: Tensor) -> None:
+    """Raises ValueError where masks are not boolean of shape (n, h, w)."""
+    if masks.ndim != 3 or masks.dtype != torch.bool:
+        kind = str(masks.dtype).removeprefix("torch.")
+        raise ValueError(f"masks must be bool (n, h, w), not {kind} {tuple(masks.shape)}")
+
+
+def offset_loss(
+    offsets: Float[Tensor, "b 2 h w"],
+    targets: Float[Tensor, "b 2 h w"],
+    foreground: Bool[Tensor, "b h w"],
+) -> Float[Tensor, ""]:
+    """‖x_i + o_i − C_k‖, in pixels: the mean over the foreground's pixels, 0 where there are none.
+
+    `targets` are C_k − x_i. An offset that is NaN makes the loss NaN, and `fit` stops there.
+    Raises ValueError where the shapes do not fit and where `foreground` is not boolean.
+    """
+    if offsets.ndim != 4 or offsets.shape[1] != 2:
+        raise ValueError(f"offsets must be (b, 2, h, w), not {tuple(offsets.shape)}")
+    if targets.shape != offsets.shape:
+        shapes = tuple(offsets.shape), tuple(targets.shape)
+        raise ValueError(f"targets must have the shape of offsets, {shapes[0]}, not {shapes[1]}")
+    if foreground.dtype != torch.bool or foreground.shape != offsets[:, 0].shape:
+        kind, shape = str(foreground.dtype).removeprefix("torch."), tuple(foreground.shape)
+        raise ValueError(
+            f"foreground must be bool {tuple(offsets[:, 0].shape)}, not {kind} {shape}"
+        )
+    distance = torch.linalg.vector_norm(offsets - targets, dim=1)[foreground]
+    return distance.sum() / max(len(distance), 1)
+
+
+def find_centres(
+    votes: Float[Tensor, "p 2"], size: tuple[int, int], radius: int = 2, least: float = 6.0
+) -> Float[Tensor, "n 2"]:
+    """Where votes gather, in pixels: the peaks of their density, most votes first.
+
+    The density is the number of votes at a pixel, those up to 2·`radius` pixels away counting
+    less and less. A peak is the densest pixel within 2·`radius` pixels along both axes (of equal
+    ones the first), of `least` votes at least, rounded. So two centres are never nearer to each
+    other than that. Votes outside the image of `size` (height, width) are lost. Raises
+    ValueError where votes are not finite (p, 2) or the radius is negative.
+    """
+    must_be_points("votes", votes)
+    if radius < 0:
+        raise ValueError(f"radius must be at least 0 pixels, not {radius}")
+    height, width = size
+    inside = ((votes >= 0) & (votes < votes.new_tensor([width, height]))).all(dim=1)
+    column, row = votes[inside].long().unbind(dim=1)
+    density = torch.bincount(row * width + column, minlength=height * width).double()
+    side, reach = 2 * radius + 1, 2 * radius
+    density = F.pad(density.view(1, 1, height, width), [reach] * 4)
+    for box in ((side, 1), (1, side)) * 2:
+        density = F.avg_pool2d(density, box, 1)  # a box twice is a hat
+    density = density * side**2  # n votes in one pixel make a peak of n
+    place = torch.arange(height * width, device=votes.device).view(height, width)
+    ranked = density - 1e-9 * place  # no two are equal
+    densest = F.max_pool2d(ranked, (2 * reach + 1, 1), 1, (reach, 0))
+    densest = F.max_pool2d(densest, (1, 2 * reach + 1), 1, (0, reach))
+    row, column = torch.where(((ranked == densest) & (density > least - 0.5))[0, 0])
+    order = ranked[0, 0, row, column].argsort(descending=True)
+    return torch.stack([column, row], dim=1)[order].to(votes) + 0.5
+
+
+def group_by_centroid(
+    votes: Float[Tensor, "p 2"], centres: Float[Tensor, "n 2"]
+) -> Int[Tensor, "p"]:
+    """The number of the centre that is nearest to each vote x_i + o_i; −1 without centres.
+
+    Of centres that are equally near the first. Raises ValueError where `votes` or `centres`
+    are not finite (p, 2).
+    """
+    must_be_points("votes", votes)
+    must_be_points("centres", centres)
+    if not len(centres):
+        return torch.full((len(votes),), -1, dtype=torch.int64, device=votes.device)
+    return torch.cdist(votes, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
+
+
+def must_be_points(name: str, points: Tensor) -> None:
+    """Raises ValueError where points are not (n, 2), or not finite numbers."""
+    if points.ndim != 2 or points.shape[1] != 2 or not points.is_floating_point():
+        kind = str(points.dtype).removeprefix("torch.")
+        raise ValueError(f"{name} must be float (n, 2), x and y, not {kind} {tuple(points.shape)}")
+    wrong = torch.where(~points.isfinite().all(dim=1))[0]
+    if len(wrong):
+        raise ValueError(f"{name} must be finite, row {wrong[0]} is {points[wrong[0]].tolist()}")
+
+
+def instances_from_votes(
+    votes: Float[Tensor, "2 h w"],
+    probability: Float[Tensor, "k1 h w"],
+    find_centres: Callable = find_centres,
+    smallest: int = 8,
+) -> Segments:
+    """The instances that the votes x_i + o_i of an image make, best first; disjoint.
+
+    `probability` is that of each class, background first. A pixel belongs to its likeliest
+    class and votes with the pixels of that class. The score is the mean probability of the
+    class; instances of fewer than `smallest` pixels are dropped.
+    """
+    classes = probability.max(dim=0).indices  # several times as fast as argmax
+    masks, labels, scores = [], [], []
+    for label in [number - 1 for number in classes.unique().tolist() if number]:
+        inside = classes == label + 1
+        own = votes[:, inside].T
+        group = group_by_centroid(own, find_centres(own, tuple(inside.shape)))
+        for number in range(int(group.max()) + 1):
+            mask = torch.zeros_like(inside)
+            mask[inside] = group == number
+            if int(mask.sum()) >= smallest:
+                masks.append(mask)
+                labels.append(label)
+                scores.append(probability[label + 1][mask].mean())
+    if not masks:
+        return empty_segments(tuple(classes.shape), with_scores=True).to(votes.device)
+    answer = Segments(
+        torch.stack(masks), torch.tensor(labels, device=votes.device), torch.stack(scores)
+    )
+    return answer[answer.scores.argsort(descending=True, stable=True)]
+
+
+class PixelFeatures(nn.Module):
+    """A feature vector for every pixel: the backbone's, brought back up to the image's size.
+
+    From the coarsest map on, each is enlarged twofold, joined by the next finer one and mixed
+    by a 3×3 convolution (a U-Net, Ronneberger et al. 2015). Finer than the backbone's stride of
+    4 are two small maps of the image itself, which see the outlines. `channels` are the widths
+    at strides 1, 2, 4, 8 and 16. The images' sides are multiples of 32.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (16, 32, 64, 64, 64),
+        backbone: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.backbone = backbone or Backbone()
+        self.channels = channels[0]
+        mix = partial(Conv2dNormActivation, norm_layer=group_norm)  # 3×3, then ReLU
+        self.fine, self.detail = mix(3, channels[0]), mix(channels[0], channels[1], stride=2)
+        finer = [*channels[:2], *self.backbone.channels[:-1]]
+        coarser = [*channels[1:], self.backbone.channels[-1]]
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(inside, width, 1) for inside, width in zip(finer, channels, strict=True)
+        )
+        self.mix = nn.ModuleList(
+            mix(inside + width, width) for inside, width in zip(coarser, channels, strict=True)
+        )
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        """Features at stride 1."""
+        fine = self.fine(images)
+        *finer, x = fine, self.detail(fine), *self.backbone(images)
+        for level in range(len(finer) - 1, -1, -1):
+            x = F.interpolate(x, size=finer[level].shape[-2:], mode="bilinear", align_corners=False)
+            x = self.mix[level](torch.cat([x, self.lateral[level](finer[level])], dim=1))
+        return x
+
+
+def instance_targets(
+    segments: Sequence[Segments],
+    num_classes: int,
+    sizes: Sequence[tuple[int, int]],
+    size: tuple[int, int],
+) -> tuple[list[Segments], Bool[Tensor, "b h w"]]:
+    """The things of each image, padded to the batch's `size`, and the pixels that count.
+
+    Crowds are no targets, and their pixels count as little as the padding does: an answer
+    there is neither right nor wrong. Things without a pixel are dropped: they have no centre.
+    `sizes` are the images' own, (height, width). Raises ValueError for segments of others.
+    """
+    if len(segments) != len(sizes):
+        raise ValueError(f"segments of {len(segments)} images for {len(sizes)} images")
+    targets, counted = [], []
+    for i, (answer, (h, w)) in enumerate(zip(segments, sizes, strict=True)):
+        if answer.size != (h, w):
+            found = f"{answer.size[0]}×{answer.size[1]}"
+            raise ValueError(f"image {i} is {h}×{w} pixels, but its segments are {found}")
+        crowd, visible = is_crowd(answer), answer.masks.flatten(1).any(dim=1)
+        padding = (0, size[1] - w, 0, size[0] - h)
+        thing = answer[(answer.labels < num_classes) & ~crowd & visible]
+        targets.append(replace(thing, masks=F.pad(thing.masks, padding)))
+        counted.append(F.pad(~answer.masks[crowd].any(dim=0), padding))
+    return targets, torch.stack(counted)
+
+
+def must_be_finite(maps: dict[str, Tensor]) -> None:
+    """Raises ValueError naming the first map that holds NaN or infinity."""
+    for name, values in maps.items():
+        if not torch.isfinite(values).all():
+            raise ValueError(f"the network's {name} are not finite: its training has diverged")
+
+
+class OffsetNetParts(nn.Module):
+    """What an `OffsetNet` is made of and what it says of every pixel."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        features: nn.Module | None = None,
+        offset_loss: Callable = offset_loss,
+        find_centres: Callable = find_centres,
+        reach: float = 4.0,
+        offset_weight: float = 0.05,
+        smallest: int = 8,
+    ):
+        super().__init__()
+        self.num_classes, self.reach, self.smallest = num_classes, reach, smallest
+        self.offset_weight = offset_weight
+        self.features = features or PixelFeatures()
+        self.head = nn.Conv2d(self.features.channels, 2 + 1 + num_classes, 1)
+        self.offset_loss, self.find_centres = offset_loss, find_centres
+        for name, values in {"mean": MEAN, "std": STD}.items():
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def maps(
+        self, images: Sequence[Float[Tensor, "3 _ _"]]
+    ) -> tuple[Float[Tensor, "b 2 h w"], Float[Tensor, "b k1 h w"], list[tuple[int, int]]]:
+        """Of every pixel of the padded batch: o_i in pixels, and its class logits.
+
+        Background is class 0. The third are the images' own sizes, (height, width).
+        """
+        batch, sizes = batch_images(images, self.mean, self.std)
+        answer = in_full_precision(self.head(self.features(batch)))
+        return self.reach * answer[:, :2], answer[:, 2:], sizes
+
+
+class OffsetNet(OffsetNetParts):
+    """Every pixel says what it belongs to and points at its instance's centre.
+
+    `num_classes` counts the things: other segments are no targets, crowds neither. An output of
+    1 points `reach` pixels away; instances of fewer than `smallest` pixels are dropped.
+    """
+
+    def forward(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The losses: cls, the cross-entropy of all pixels, and offset, weighted."""
+        offsets, logits, sizes = self.maps(images)
+        size = tuple(logits.shape[-2:])
+        targets, counted = instance_targets(segments, self.num_classes, sizes, size)
+        wanted, foreground, classes = [], [], []
+        for target in targets:
+            offset, inside = centroid_offsets(target.masks)
+            wanted.append(offset)
+            foreground.append(inside)
+            classes.append((target.masks * (target.labels + 1)[:, None, None]).sum(dim=0))
+        cls = F.cross_entropy(logits, torch.stack(classes), reduction="none")
+        miss = self.offset_loss(offsets, torch.stack(wanted), torch.stack(foreground))
+        return {"cls": cls[counted].mean(), "offset": self.offset_weight * miss}
+
+    @torch.no_grad()
+    def predict_instances(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:
+        """Disjoint masks, best first; the score is the mean probability of the class.
+
+        Raises ValueError where the network's answer is not finite.
+        """
+        offsets, logits, sizes = self.maps(images)
+        answers = []
+        for offset, logit, (h, w) in zip(offsets, logits, sizes, strict=True):
+            must_be_finite({"offsets": offset, "class logits": logit})
+            votes = pixel_centres((h, w), offset.device) + offset[:, :h, :w]
+            probability = logit[:, :h, :w].softmax(dim=0)
+            settings = self.find_centres, self.smallest
+            answers.append(instances_from_votes(votes, probability, *settings))
+        return answers
+
+
+SIDES = {"below_10": (0, 10**2), "10_to_20": (10**2, 20**2), "above_20": (20**2, math.inf)}
+evaluate_by_size = partial(evaluate_instances, area_ranges={**AREA_RANGES, **SIDES})
+
+
+def recipe(data: str = "scenes", **options: Any) -> Recipe:
+    """How the network of plain offsets is trained; `options` are OffsetNet's keywords."""
+    things = sum(category.is_thing for category in categories(data))
+    if data == "four_scenes":
+        few = Budget(
+            300, batch=2, size=64, mirror=False, learning_rate=4e-3, warm_up=0.3, clip=20.0
+        )
+        budgets = {"test": few, "quick": replace(few, steps=600), "full": replace(few, steps=600)}
+    else:
+        full = Budget(
+            6000, batch=16, evaluations=6, learning_rate=5e-3, clip=20.0, turn=data == "nuclei"
+        )
+        quick = replace(full, steps=200, batch=8, count=1000, evaluations=1)
+        tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
+        budgets = {"test": tiny, "quick": quick, "full": full}
+    return Recipe(
+        system="centroid_offsets",
+        model=lambda: OffsetNet(things, **options),
+        metrics={"predict_instances": evaluate_by_size},
+        budgets=budgets,
+        data=data,
+        options=options,
+    )

@@ -1,0 +1,559 @@
+"""Homework 07: the exercises on spatial embeddings, and the mistakes that are known by name."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from lessons.homework.answers.spatial_embedding import (
+    centre_gradient,
+    hinge_membership,
+    second_opinion,
+    tilted_numbers,
+)
+from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.spatial_embedding import bandwidth, membership, pixel_grid
+
+MARGIN = math.sqrt(2 * math.log(2))
+
+# ---------------------------------------------------------------- 1. second_opinion
+
+
+def noisy_maps(generator: torch.Generator) -> Iterator[tuple]:
+    """Circles and ellipses; an s that is rough, one that is smooth; a pixel that is alone."""
+    for d, h, w, noise, off, dtype in (
+        (1, 12, 17, 0.12, 0.08, torch.float32),
+        (2, 15, 13, 0.12, -0.1, torch.float64),
+        (2, 16, 16, 0.2, 0.08, torch.float32),
+        (1, 9, 20, 0.2, -0.1, torch.float64),
+        (2, 12, 12, 0.0, 0.0, torch.float32),
+    ):
+        x = pixel_grid((h, w)).to(dtype)
+        embeddings = x + 0.05 * torch.randn(2, h, w, generator=generator, dtype=dtype)
+        level = torch.tensor([0.17, 0.24], dtype=dtype)[:d, None, None]
+        s = level + noise * torch.randn(d, h, w, generator=generator, dtype=dtype)
+        s += 0.1 * (x[:1] - 0.5)  # far away it is another
+        foreground = torch.rand(h, w, generator=generator) < 0.7
+        best = h // 2, w // 2
+        s[:, best[0], best[1]] = level[:, 0, 0] + off  # the one that decides is wrong
+        foreground[best] = True
+        yield embeddings, s, foreground, best
+    far = pixel_grid((5, 6))
+    yield far, torch.full((1, 5, 6), 1.0), torch.ones(5, 6, dtype=torch.bool), (0, 3)
+
+
+def opinion(
+    mean=lambda s, asked: s[:, asked].mean(dim=1),
+    sigma=bandwidth,
+    ask_background=False,
+    take_background=False,
+    both=False,
+    move=False,
+    rounds=1,
+):
+    """`second_opinion` with one of its parts exchanged."""
+
+    def members(embeddings, s, foreground, best):
+        everywhere = torch.ones_like(foreground)
+        centre = embeddings[:, best[0], best[1]]
+        own = membership(embeddings, centre, bandwidth(s[:, best[0], best[1]])) > 0.5
+        asked = own & (everywhere if ask_background else foreground)
+        for _ in range(rounds):
+            agreed = sigma(mean(s, asked if mean is not of_all else foreground))
+            if move:
+                centre = embeddings[:, asked].mean(dim=1)
+            found = membership(embeddings, centre, agreed) > 0.5
+            found &= everywhere if take_background else foreground
+            asked = asked & found if both else found
+        return asked
+
+    return members
+
+
+def of_all(s, foreground):
+    return s[:, foreground].mean(dim=1)
+
+
+def of_sigma(s, asked):
+    return bandwidth(s)[:, asked].mean(dim=1)
+
+
+def of_both_axes(s, asked):
+    return s[:, asked].mean()[None]
+
+
+def of_median(s, asked):
+    return s[:, asked].median(dim=1).values
+
+
+OPINION = Exercise(
+    second_opinion,
+    noisy_maps,
+    points=3,
+    minutes=15,
+    mistakes=[
+        Mistake(
+            "the pixel still decides alone",
+            opinion(rounds=0),
+            "These are the members by the deciding pixel's own bandwidth, as in the lesson. They "
+            "are the ones to be asked.",
+        ),
+        Mistake(
+            "the mean of σ",
+            opinion(of_sigma, lambda sigma: sigma),
+            "You take the mean of the bandwidths. Of what does the training take the mean, and is "
+            "a mean of exp(−5s) the exp of the mean?",
+        ),
+        Mistake(
+            "all of the foreground is asked",
+            opinion(of_all),
+            "You ask all pixels of the foreground. Other instances have bandwidths of their own: "
+            "who is asked?",
+        ),
+        Mistake(
+            "the background is asked too",
+            opinion(ask_background=True),
+            "Your answer is cut to the foreground, but the background was asked as well, and "
+            "nobody ever taught it an s.",
+        ),
+        Mistake(
+            "background in the answer",
+            opinion(take_background=True),
+            "The right pixels are asked. But your answer also takes pixels that are not "
+            "foreground.",
+        ),
+        Mistake(
+            "only those who were asked",
+            opinion(both=True),
+            "Your instance can only shrink: a pixel that the first bandwidth left out never "
+            "comes in. The second opinion replaces the first.",
+        ),
+        Mistake(
+            "one number for both axes",
+            opinion(of_both_axes),
+            "Right for a circle. Of an ellipse you mix the two numbers: over what is the mean?",
+        ),
+        Mistake(
+            "the centre moves",
+            opinion(move=True),
+            "You move the centre to the mean of those who were asked. Only the bandwidth was to "
+            "be agreed on.",
+        ),
+        Mistake(
+            "asked again",
+            opinion(rounds=2),
+            "You ask a third time. That may be good, but it was one second opinion.",
+        ),
+        Mistake(
+            "the median",
+            opinion(of_median),
+            "You take the median. It resists outliers, but the training knows the mean.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 2. hinge_membership
+
+
+def far_and_near(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Circles and ellipses, near and far; pixels exactly at the centre, none at a kink."""
+    for d, h, w, spread, dtype in (
+        (1, 7, 9, 1.0, torch.float64),
+        (2, 8, 5, 2.0, torch.float32),
+        (2, 6, 6, 0.3, torch.float64),
+        (1, 5, 8, 5.0, torch.float32),
+    ):
+        embeddings = spread * torch.randn(2, h, w, generator=generator, dtype=dtype)
+        sigma = 0.4 + torch.rand(d, generator=generator, dtype=dtype)
+        yield embeddings, 0.2 * torch.randn(2, generator=generator, dtype=dtype), sigma
+    centre = torch.tensor([0.3, -0.2], dtype=torch.float64)
+    embeddings = centre[:, None, None] + torch.randn(2, 3, 4, generator=generator).double()
+    embeddings[:, 1, 2] = centre  # this pixel points exactly at the centre
+    yield embeddings, centre, torch.tensor([0.9, 1.4], dtype=torch.float64)
+
+
+def with_gradients(
+    function: Callable, embeddings: Tensor, centre: Tensor, sigma: Tensor
+) -> dict[str, Tensor]:
+    """φ, and what embeddings and σ hear of it; zeros where no gradient arrives."""
+    leaves = [embeddings.clone().requires_grad_(), sigma.clone().requires_grad_()]
+    phi = function(leaves[0], centre, leaves[1])
+    heard: list[Tensor | None] = [None, None]
+    if isinstance(phi, Tensor) and phi.requires_grad:
+        weight = torch.linspace(-1, 2, phi.numel(), dtype=phi.dtype).view(phi.shape)
+        heard = list(torch.autograd.grad((weight * phi).sum(), leaves, allow_unused=True))
+    names = "gradient of embeddings", "gradient of sigma"
+    zeros = {
+        name: torch.zeros_like(leaf) if g is None else g
+        for name, leaf, g in zip(names, leaves, heard, strict=True)
+    }
+    return {"phi": phi, **zeros}
+
+
+def in_sigmas(embeddings, centre, sigma):
+    return (embeddings - centre[:, None, None]) / sigma[:, None, None]
+
+
+def hinge(norm=lambda away: torch.linalg.vector_norm(away, dim=0), margin=MARGIN, flank=None):
+    """`hinge_membership` with another norm, margin or flank."""
+    flank = flank or (lambda r: (1 - r / 2).relu())
+
+    def phi(embeddings, centre, sigma):
+        return flank(norm(in_sigmas(embeddings, centre, sigma)) / margin)
+
+    return phi
+
+
+def hinges_multiplied(embeddings, centre, sigma):
+    away = in_sigmas(embeddings, centre, sigma).abs() / MARGIN
+    return (1 - away / 2).relu().prod(dim=0)
+
+
+def hinge_loss_itself(embeddings, centre, sigma):
+    away = torch.linalg.vector_norm(in_sigmas(embeddings, centre, sigma), dim=0)
+    return (away - MARGIN).relu()
+
+
+def hinge_detached(embeddings, centre, sigma):
+    return hinge_membership(embeddings.detach(), centre, sigma.detach())
+
+
+HINGE = Exercise(
+    hinge_membership,
+    far_and_near,
+    points=4,
+    minutes=20,
+    tolerance=1e-5,
+    call=with_gradients,
+    mistakes=[
+        Mistake(
+            "0 at the border",
+            hinge(flank=lambda r: (1 - r).relu()),
+            "Your hill has come down to 0 where it should be ½: the masks would be a quarter of "
+            "the area. How far does the flank reach?",
+        ),
+        Mistake(
+            "½ at σ",
+            hinge(margin=1.0),
+            "Your φ is ½ at a distance of σ. Where is exp(−d²/2) equal to ½?",
+        ),
+        Mistake(
+            "below 0",
+            hinge(flank=lambda r: 1 - r / 2),
+            "The flank is right, and goes on below 0. What makes a hinge of it?",
+        ),
+        Mistake(
+            "NaN at the centre",
+            hinge(norm=lambda away: away.square().sum(dim=0).sqrt()),
+            "The values are right. But a pixel that points exactly at its centre has the gradient "
+            "NaN, and it is the best pixel there is: what is the slope of a square root at 0?",
+        ),
+        Mistake(
+            "a diamond",
+            hinge(norm=lambda away: away.abs().sum(dim=0)),
+            "Your border is a diamond. The Gaussian's is an ellipse: how do the distances along x "
+            "and y add up?",
+        ),
+        Mistake(
+            "a box",
+            hinge(norm=lambda away: away.abs().amax(dim=0)),
+            "Your border is a box: the larger of the two distances counts alone. The Gaussian's "
+            "is an ellipse.",
+        ),
+        Mistake(
+            "a parabola",
+            hinge(flank=lambda r: (1 - r.square() / 2).relu()),
+            "½ at the border, but the flank is bent: you take the square of the distance. The "
+            "line was to be straight.",
+        ),
+        Mistake(
+            "a plateau",
+            hinge(flank=lambda r: (1.5 - r).clamp(0, 1)),
+            "½ at the border, but your hill is flat on top: 1 not only at the centre. Nobody in "
+            "there hears anything.",
+        ),
+        Mistake(
+            "a hinge for each axis",
+            hinges_multiplied,
+            "You multiply a hinge along x and one along y. For the Gaussian that is the same as "
+            "one of the distance; for a hinge it is not.",
+        ),
+        Mistake(
+            "the hinge loss itself",
+            hinge_loss_itself,
+            "This is the margin loss: 0 near the centre, and growing. A membership is 1 at the "
+            "centre and falls.",
+        ),
+        Mistake(
+            "no gradient",
+            hinge_detached,
+            "The values are right, but embeddings and sigma hear nothing of them.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 3. centre_gradient
+
+
+def errors_that_arrive(generator: torch.Generator) -> Iterator[tuple]:
+    """Small and large instances, one pixel, the whole image; errors inside and outside."""
+    for h, w, share, dtype in (
+        (6, 8, 0.3, torch.float64),
+        (9, 5, 0.6, torch.float32),
+        (7, 7, 0.0, torch.float64),
+        (4, 6, 1.0, torch.float64),
+        (10, 12, 0.2, torch.float32),
+    ):
+        embeddings = 0.6 * torch.randn(2, h, w, generator=generator, dtype=dtype)
+        mask = torch.rand(h, w, generator=generator) < share
+        mask[h // 2, w // 2] = True
+        sigma = 0.5 + torch.rand(2, generator=generator, dtype=dtype)
+        yield embeddings, mask, sigma, torch.randn(h, w, generator=generator, dtype=dtype)
+
+
+def passed_on(
+    direct=1.0, members_only=False, divide=True, to_all=False, factor=1.0, power=2, hill=True
+):
+    """`centre_gradient` with one of its parts exchanged."""
+
+    def heard(embeddings, mask, sigma, error):
+        centre = embeddings[:, mask].mean(dim=1)
+        away = (embeddings - centre[:, None, None]) / sigma.pow(power)[:, None, None]
+        phi = membership(embeddings, centre, sigma) if hill else torch.ones_like(error)
+        pull = factor * error * phi * away
+        total = (pull * mask if members_only else pull).sum(dim=(1, 2), keepdim=True)
+        listeners = torch.ones_like(mask) if to_all else mask
+        share = listeners * total / (listeners.sum() if divide else 1)
+        return share - direct * pull
+
+    return heard
+
+
+def centre_stands_still(embeddings, mask, sigma, error):
+    return centre_gradient(embeddings, mask, sigma, error) - passed_on(0.0)(
+        embeddings, mask, sigma, error
+    )
+
+
+def centre_other_sign(embeddings, mask, sigma, error):
+    return -centre_gradient(embeddings, mask, sigma, error)
+
+
+def centre_pushes(embeddings, mask, sigma, error):
+    own = centre_stands_still(embeddings, mask, sigma, error)
+    return 2 * own - centre_gradient(embeddings, mask, sigma, error)
+
+
+def background_is_silent(embeddings, mask, sigma, error):
+    return mask * centre_gradient(embeddings, mask, sigma, error)
+
+
+GRADIENT = Exercise(
+    centre_gradient,
+    errors_that_arrive,
+    points=4,
+    minutes=25,
+    tolerance=1e-5,
+    mistakes=[
+        Mistake(
+            "the centre stands still",
+            centre_stands_still,
+            "This is right for a centre that does not move. Here it is a mean of embeddings: what "
+            "does it pass on to those it is the mean of?",
+        ),
+        Mistake(
+            "only through the centre",
+            passed_on(0.0),
+            "This is what arrives through the centre. A pixel is also in its own φ.",
+        ),
+        Mistake(
+            "the other sign",
+            centre_other_sign,
+            "The size is right, the sign is not. An error of +1 says that φ is too large: a "
+            "gradient points to where it becomes larger still.",
+        ),
+        Mistake(
+            "the centre pushes",
+            centre_pushes,
+            "What comes through the centre has the wrong sign: φ depends on e − C, so C hears "
+            "the opposite of what e hears.",
+        ),
+        Mistake(
+            "only the members' errors",
+            passed_on(members_only=True),
+            "The centre hears from the members only in yours. It also stands in the φ of every "
+            "pixel of the background.",
+        ),
+        Mistake(
+            "the sum, not the mean",
+            passed_on(divide=False),
+            "Each member gets all of what the centre hears. The centre is a mean of n: how far "
+            "does it move when one embedding moves?",
+        ),
+        Mistake(
+            "passed on to everybody",
+            passed_on(to_all=True),
+            "You pass on what the centre hears to all pixels of the image. Of whose embeddings is "
+            "it the mean?",
+        ),
+        Mistake(
+            "twice as large",
+            passed_on(factor=2.0),
+            "Twice as large as it should be: where is the ½ of the exponent?",
+        ),
+        Mistake(
+            "σ, not σ²",
+            passed_on(power=1),
+            "You divide by σ once. What is the derivative of (e − C)²/(2σ²)?",
+        ),
+        Mistake(
+            "φ forgotten",
+            passed_on(hill=False),
+            "The derivative of exp(z) is exp(z) times the derivative of z. You have the second "
+            "factor.",
+        ),
+        Mistake(
+            "the background hears nothing",
+            background_is_silent,
+            "Right inside of the mask. A pixel of the background has a φ too, and is to learn to "
+            "point elsewhere.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 4. tilted_numbers
+
+
+def covariances(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+    """Round, along the axes, tilted to both sides, thin; one, none."""
+    for n, size, dtype in (
+        (6, 1.0, torch.float64),
+        (4, 0.1, torch.float64),
+        (1, 3.0, torch.float32),
+        (0, 1.0, torch.float32),
+    ):
+        angle = math.pi * torch.rand(n, generator=generator, dtype=dtype)
+        turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(n, 2, 2)
+        axes = size * (0.3 + torch.rand(n, 2, generator=generator, dtype=dtype))
+        yield (turn @ torch.diag_embed(axes.square()) @ turn.mT,)
+    straight = torch.tensor([[[0.04, 0.0], [0.0, 0.09]], [[0.5, 0.0], [0.0, 0.5]]])
+    yield (straight.double(),)
+
+
+def numbers(matrix=lambda covariance: torch.linalg.inv(covariance) / 2, solve=None, exponent=5):
+    """`tilted_numbers` with another matrix, another factor of it, or another exponent."""
+
+    def lower(M):
+        b = M[:, 1, 1].sqrt()
+        t = M[:, 0, 1] / b
+        return (M[:, 0, 0] - t.square()).clamp(min=1e-12).sqrt(), b, t
+
+    def found(covariance):
+        a, b, t = (solve or lower)(matrix(covariance))
+        return torch.stack([a.log() / exponent, b.log() / exponent, t], dim=1)
+
+    return found
+
+
+def from_cholesky(M):
+    L = torch.linalg.cholesky(M)
+    return L[:, 0, 0], L[:, 1, 1], L[:, 1, 0]
+
+
+def from_diagonal(M):
+    return M[:, 0, 0].sqrt(), M[:, 1, 1].sqrt(), 0 * M[:, 0, 1]
+
+
+def t_as_it_stands(M):
+    a, b, _ = exact(M)
+    return a, b, M[:, 0, 1]
+
+
+def t_forgotten(M):
+    _, b, t = exact(M)
+    return M[:, 0, 0].sqrt(), b, t
+
+
+def other_side(M):
+    a, b, t = exact(M)
+    return a, b, -t
+
+
+def exact(M):
+    b = M[:, 1, 1].sqrt()
+    t = M[:, 0, 1] / b
+    return (M[:, 0, 0] - t.square()).sqrt(), b, t
+
+
+def one_over(covariance):
+    return torch.diag_embed(1 / (2 * covariance.diagonal(dim1=1, dim2=2)))
+
+
+TILTED = Exercise(
+    tilted_numbers,
+    covariances,
+    points=4,
+    minutes=30,
+    stretch=True,
+    tolerance=1e-4,
+    mistakes=[
+        Mistake(
+            "the ½ is missing",
+            numbers(torch.linalg.inv),
+            "Your ellipse is too small by a factor of √2: AᵀA is not the whole of the inverse. "
+            "Compare the two exponents.",
+        ),
+        Mistake(
+            "not inverted",
+            numbers(lambda covariance: covariance / 2),
+            "Your A belongs to Σ itself: a wide ellipse becomes a narrow one.",
+        ),
+        Mistake(
+            "Cholesky's factor",
+            numbers(solve=from_cholesky),
+            "Cholesky gives a lower L with L Lᵀ. Here the lower matrix stands on the right: Aᵀ A. "
+            "Multiply it out, and see where t and which entry of M meet.",
+        ),
+        Mistake(
+            "the inverse's diagonal alone",
+            numbers(solve=from_diagonal),
+            "Right along the axes. For an ellipse that lies askew t is not 0.",
+        ),
+        Mistake(
+            "the variances alone",
+            numbers(one_over, solve=from_diagonal),
+            "This is the ellipse along the axes with the right variances, the lesson's. One of "
+            "its two numbers is right even here: which one, and why?",
+        ),
+        Mistake(
+            "t to the other side",
+            numbers(solve=other_side),
+            "Your ellipse leans to the other side. What is the sign of the inverse's entry, and "
+            "what is divided by b?",
+        ),
+        Mistake(
+            "t is the entry itself",
+            numbers(solve=t_as_it_stands),
+            "Your t is the entry beside the diagonal of M. In AᵀA there stands t times something.",
+        ),
+        Mistake(
+            "t forgotten in the first entry",
+            numbers(solve=t_forgotten),
+            "Two numbers are right. The first entry of AᵀA is not only a²: t is in it, too.",
+        ),
+        Mistake(
+            "a root too few",
+            numbers(exponent=2.5),
+            "Your s is twice as large as it should be: exp(5 s) stands in A, exp(10 s) in AᵀA.",
+        ),
+        Mistake(
+            "a root too many",
+            numbers(exponent=10),
+            "Your s is half as large as it should be: exp(5 s) stands in A, exp(10 s) in AᵀA.",
+        ),
+    ],
+)
+
+homework = Homework("Homework 07: spatial embeddings", [OPINION, HINGE, GRADIENT, TILTED])
+check, score_board = homework.check, homework.score_board

@@ -1,0 +1,136 @@
+"""What a user reads who asks the spatial embedding for something that cannot be."""
+
+import pytest
+import torch
+
+from lessons.kit.data import empty_segments
+from lessons.kit.scenes import scene
+from lessons.spatial_embedding import (
+    SpatialEmbeddingNet,
+    cluster_pixels,
+    embedding_losses,
+    membership,
+    recipe,
+)
+
+E, SIGMA, SEEDS = torch.zeros(2, 4, 5), torch.ones(1, 4, 5), torch.rand(4, 5)
+NAN, INF = float("nan"), float("inf")
+
+MAPS = {
+    "embeddings of three numbers": (
+        (torch.zeros(3, 4, 5), SIGMA, SEEDS),
+        r"embeddings must be \(2, 4, 5\).*, not \(3, 4, 5\)",
+    ),
+    "embeddings of another size": (
+        (torch.zeros(2, 5, 4), SIGMA, SEEDS),
+        r"embeddings must be \(2, 4, 5\).*, not \(2, 5, 4\)",
+    ),
+    "a sigma for no axis": (
+        (E, SIGMA[:0], SEEDS),
+        r"sigma must be \(1, 4, 5\) or \(2, 4, 5\).*, not \(0, 4, 5\)",
+    ),
+    "one sigma for all": (
+        (E, torch.ones(1), SEEDS),
+        r"sigma must be \(1, 4, 5\) or \(2, 4, 5\).*, not \(1,\)",
+    ),
+    "the seeds of several classes": (
+        (E, SIGMA, torch.rand(3, 4, 5)),
+        r"seeds must be \(h, w\).*, not \(3, 4, 5\)",
+    ),
+    "NaN in the embeddings": ((E * NAN, SIGMA, SEEDS), "embeddings must be finite"),
+    "an infinite sigma": ((E, SIGMA * INF, SEEDS), "sigma must be finite"),
+    "NaN in the seeds": ((E, SIGMA, SEEDS * NAN), "seeds must be finite"),
+    "no sigma": ((E, SIGMA * 0, SEEDS), "sigma must be above 0"),
+    "a negative sigma": ((E, -SIGMA, SEEDS), "sigma must be above 0"),
+}
+NUMBERS = {
+    "everything is foreground": ({"foreground": -0.1}, "foreground must be .* not -0.1"),
+    "nothing is foreground": ({"foreground": 1.0}, "foreground must be .* below 1, not 1.0"),
+    "no seed is enough": ({"threshold": 1}, "threshold must be .* below 1, not 1"),
+    "a threshold that is NaN": ({"threshold": NAN}, "threshold must be .* not nan"),
+    "instances without pixels": ({"smallest": 0}, "smallest must be at least 1 pixel, not 0"),
+}
+
+
+@pytest.mark.parametrize("maps, message", MAPS.values(), ids=MAPS.keys())
+def test_maps_that_cannot_be_clustered(maps, message):
+    with pytest.raises(ValueError, match=message):
+        cluster_pixels(*maps)
+
+
+@pytest.mark.parametrize("options, message", NUMBERS.values(), ids=NUMBERS.keys())
+def test_numbers_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        cluster_pixels(E, SIGMA, SEEDS, **options)
+    with pytest.raises(ValueError, match=message):  # at once, not at the first prediction
+        SpatialEmbeddingNet(4, **options)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "centre", "sigma", "message"),
+    [
+        (E[0], torch.zeros(2), torch.ones(1), r"embeddings must be \(2, h, w\), not \(4, 5\)"),
+        (E[:1], torch.zeros(2), torch.ones(1), r"embeddings must be .*, not \(1, 4, 5\)"),
+        (E, torch.zeros(3), torch.ones(1), r"centre must be .*, not \(3,\)"),
+        (E, torch.tensor(0.0), torch.ones(1), r"centre must be .*, not \(\)"),
+        (E, torch.zeros(2), torch.ones(3), r"sigma must hold 1 or 2 numbers .*, not \(3,\)"),
+        (E, torch.zeros(3, 2), torch.ones(2), r"sigma .* each centre, not \(2,\) .* \(3, 2\)"),
+        (E, torch.zeros(2), torch.tensor(1.0), r"sigma must hold 1 or 2 numbers .*, not \(\)"),
+    ],
+)
+def test_membership_needs_a_sigma_for_each_centre(embeddings, centre, sigma, message):
+    with pytest.raises(ValueError, match=message):
+        membership(embeddings, centre, sigma)
+
+
+def test_losses_need_targets_of_the_maps():
+    maps, counted = (E[None], SIGMA[None], SEEDS[None, None]), torch.ones(1, 4, 5).bool()
+    with pytest.raises(ValueError, match="targets of 2 images for the maps of 1"):
+        embedding_losses(*maps, [empty_segments((4, 5))] * 2, counted, 4.0)
+    with pytest.raises(ValueError, match="targets must be padded .* maps, 4×5"):
+        embedding_losses(*maps, [empty_segments((3, 5))], counted, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sigma": "square"}, "sigma must be one of ellipse, circle, shared, fixed, not 'square'"),
+        ({"radius": 0}, "radius must be above 0 pixels, not 0"),
+        ({"radius": -3.0}, "radius must be above 0 pixels, not -3.0"),
+        ({"unit": NAN}, "unit must be above 0 pixels, not nan"),
+        ({"unit": INF}, "unit must be above 0 pixels, not inf"),
+        ({"num_classes": 0}, "num_classes must be at least 1, not 0"),
+    ],
+)
+def test_networks_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        SpatialEmbeddingNet(**{"num_classes": 4, **options})
+
+
+def test_unknown_keyword_is_named():
+    with pytest.raises(TypeError, match="bandwith"):
+        SpatialEmbeddingNet(4, bandwith=2.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"centre": "middle"}, "centre must be embedding or centroid, not 'middle'"),
+        ({"loss": "dice"}, "loss must be lovasz or cross_entropy, not 'dice'"),
+    ],
+)
+def test_unknown_variant(options, message):
+    with pytest.raises(ValueError, match=message):
+        recipe(**options)
+
+
+def test_images_and_segments_that_do_not_belong_together():
+    net, sample = SpatialEmbeddingNet(4), scene(0, 0, 64)
+    with pytest.raises(ValueError, match="no images"):
+        net([], [])
+    with pytest.raises(ValueError, match="no images"):
+        net.predict_instances([])
+    with pytest.raises(ValueError, match="segments of 1 images for 2 images"):
+        net([sample.image] * 2, [sample.segments])
+    with pytest.raises(ValueError, match="image 0 is 32×64 pixels, but its segments are 64×64"):
+        net([sample.image[:, :32]], [sample.segments])
