@@ -43,8 +43,9 @@ def pixel_grid(
 def membership(
     embeddings: Float[Tensor, "2 h w"], centre: Float[Tensor, "*n 2"], sigma: Float[Tensor, "*n d"]
 ) -> Float[Tensor, "*n h w"]:
-    """φ_k: the probability that each pixel belongs to the instance at `centre` (Neven, eq. 5, 7).
+    """φ_k: the probability that each pixel belongs to the instance at `centre`.
 
+    Neven et al. 2019, eq. 5:
     φ(e) = exp(−‖(e − centre) / σ‖² / 2): 1 at the centre, ½ at a distance of σ√(2 ln 2).
     `sigma` has d = 1 number (a circle) or 2 (an ellipse along the axes). `embeddings`, `centre`
     and `sigma` share one unit. Raises ValueError where the shapes do not fit.
@@ -83,7 +84,7 @@ def centroid(
 def mean_embedding(
     masks: Bool[Tensor, "n h w"], embeddings: Float[Tensor, "2 h w"], grid: Float[Tensor, "2 h w"]
 ) -> Float[Tensor, "n 2"]:
-    """C_k that can be learned: the mean of where the instance's pixels point (Neven, eq. 9)."""
+    """C_k that can be learned: the mean of where its pixels point (Neven et al. 2019)."""
     return mean_over(masks, embeddings)
 
 

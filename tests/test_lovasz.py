@@ -248,3 +248,11 @@ def test_what_goes_in_is_left_as_it_was():
     before = logits.clone()
     lovasz_hinge(logits, labels)
     assert torch.equal(logits, before) and (labels == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16])
+def test_the_gradient_takes_labels_of_any_type(dtype):
+    labels = torch.rand(3, 300, generator=torch.Generator().manual_seed(0)) > 0.7
+    steps = lovasz_gradient(labels.to(dtype))
+    assert steps.dtype == torch.float32
+    assert torch.equal(steps, lovasz_gradient(labels.float()))
