@@ -327,7 +327,7 @@ class SpatialEmbeddingParts(nn.Module):
 
 
 def pixel_head(channels: int, values: int, num_classes: int) -> nn.Conv2d:
-    """A 1×1 convolution to some values, 0 at first, and class scores, low at first."""
+    """A 1×1 convolution to some values, near 0 at first, and class scores, low at first."""
     head = nn.Conv2d(channels, values + num_classes, 1)
     nn.init.normal_(head.weight, std=0.01)
     nn.init.zeros_(head.bias)

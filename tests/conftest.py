@@ -26,6 +26,20 @@ def coco():
         pytest.skip(f"no COCO images: {error}")
 
 
+@pytest.fixture(scope="module")
+def coco_samples(coco):
+    """The COCO images as samples, read once for a file of tests."""
+    return list(coco)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """The held-out scenes."""
+    from lessons.kit.scenes import Scenes
+
+    return Scenes.validation()
+
+
 @pytest.fixture(scope="session")
 def nuclei():
     """The nuclei images, where they are at hand."""

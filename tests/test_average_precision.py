@@ -22,7 +22,6 @@ from lessons.average_precision import (
 from lessons.kit.data import Category, Segments, empty_segments
 from lessons.kit.imperfect import imperfect_detections
 from lessons.kit.peers import coco_evaluate, coco_mask_iou
-from lessons.kit.scenes import Scenes
 
 SEEDS = (0, 1, 2)  # twenty in the benchmark
 
@@ -45,16 +44,6 @@ def assert_equal_to_pycocotools(predictions, targets, categories):
 def spoiled(samples, categories, seed, **options):
     rng = np.random.default_rng(seed)
     return [imperfect_detections(sample, categories, rng, **options) for sample in samples]
-
-
-@pytest.fixture(scope="module")
-def scenes():
-    return Scenes.validation()
-
-
-@pytest.fixture(scope="module")
-def coco_samples(coco):
-    return list(coco)
 
 
 # ---------------------------------------------------------------- whole data sets

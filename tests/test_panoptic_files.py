@@ -139,7 +139,7 @@ def spoil(path, change):
 
 
 BROKEN = {
-    "not listed": (lambda table, rows: rows.pop(0), "does not list segment 1, which is in"),
+    "not listed": (lambda table, rows: rows.pop(0), "does not list segment 1, of which 32 pixels"),
     "no pixel": (
         lambda table, rows: rows.append({**rows[0], "id": 77}),
         "lists segment 77, of which no pixel is in",

@@ -12,7 +12,6 @@ from lessons.kit.data import Category, Sample, Segments, empty_segments
 from lessons.kit.imperfect import imperfect_panoptic
 from lessons.kit.panoptic_files import read_panoptic, write_panoptic
 from lessons.kit.peers import coco_panoptic_quality, score_panoptic_files
-from lessons.kit.scenes import Scenes
 from lessons.panoptic_quality import (
     count_overlaps,
     ids_to_rgb,
@@ -61,16 +60,6 @@ def from_ids(ids, labels, crowd=None):
     masks = torch.as_tensor(ids) == torch.arange(1, len(labels) + 1)[:, None, None]
     crowd = None if crowd is None else torch.tensor(crowd, dtype=torch.bool)
     return Segments(masks, torch.tensor(labels, dtype=torch.int64), is_crowd=crowd)
-
-
-@pytest.fixture(scope="module")
-def scenes():
-    return Scenes.validation()
-
-
-@pytest.fixture(scope="module")
-def coco_samples(coco):
-    return list(coco)
 
 
 @pytest.fixture(scope="module")

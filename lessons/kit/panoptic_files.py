@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt
+from jaxtyping import Bool, Int, UInt, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -106,31 +106,42 @@ def read_panoptic(path: Path | str) -> tuple[list[Segments], list[Category]]:
     return [_read(path, png, rows, label_of) for png, rows in images], categories
 
 
+def masks_of_ids(
+    rgb: UInt8[np.ndarray, "h w 3"], known: Int[np.ndarray, "n"]
+) -> tuple[Bool[np.ndarray, "n h w"], str]:
+    """The mask of each id in the colours of a PNG, and how a JSON with these ids is wrong, or "".
+
+    The words stand between the names of the two files: "JSON lists segment 7, of which no pixel
+    is in PNG".
+    """
+    red, green, blue = np.moveaxis(rgb.astype(np.int32), -1, 0)
+    ids = red + 256 * green + 65536 * blue
+    masks = ids == known[:, None, None]
+    if len(set(known.tolist())) < len(known) or 0 in known:
+        return masks, "gives two segments one id, or the id 0 of void, in"
+    if not (present := masks.any(axis=(1, 2))).all():
+        return masks, f"lists segment {known[~present][0]}, of which no pixel is in"
+    if (stray := ids[(ids > 0) & ~masks.any(axis=0)]).size:
+        return masks, f"does not list segment {stray[0]}, of which {stray.size} pixels are in"
+    return masks, ""
+
+
 def _read(
     path: Path, png: Path, rows: Sequence[tuple[int, int, int]], label_of: dict[int, int]
 ) -> Segments:
     try:
         with Image.open(png) as image:
-            rgb = np.array(image.convert("RGB")).astype(np.int32)
+            rgb = np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise LessonsError(f"{png} cannot be read as an image ({error})") from error
-    ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
     known = [id_ for id_, _, _ in rows]
-    there = set(np.unique(ids).tolist()) - {0}
-    problem = ""
-    if len(set(known)) < len(known) or 0 in known:
-        problem = "gives two segments one id, or the id 0 of void, in"
-    elif too_large := [id_ for id_ in known if not 0 < id_ <= LARGEST_ID]:
+    masks, problem = masks_of_ids(rgb, np.array(known, dtype=np.int64))
+    if too_large := [id_ for id_ in known if id_ > LARGEST_ID]:
         problem = f"lists segment {too_large[0]}, which three bytes cannot hold, in"
-    elif absent := set(known) - there:
-        problem = f"lists segment {min(absent)}, of which no pixel is in"
-    elif stray := there - set(known):
-        problem = f"does not list segment {min(stray)}, which is in"
-    elif strange := [kind for _, kind, _ in rows if kind not in label_of]:
+    elif not problem and (strange := [kind for _, kind, _ in rows if kind not in label_of]):
         problem = f"knows no category {strange[0]}, which it gives to a segment of"
     if problem:
         raise LessonsError(f"{path} {problem} {png}")
-    masks = ids == np.array(known, dtype=np.int32).reshape(-1, 1, 1)
     return Segments(
         torch.from_numpy(masks),
         torch.tensor([label_of[kind] for _, kind, _ in rows], dtype=torch.int64),

@@ -21,6 +21,7 @@ from PIL import Image
 from lessons.kit.data import Category, Sample, Segments
 from lessons.kit.download import ARCHIVES, data_root
 from lessons.kit.errors import LessonsError
+from lessons.kit.panoptic_files import masks_of_ids
 
 _COCO_IMAGES = {"train2017": "train2017.zip (18 GB)", "val2017": "val2017.zip (1 GB)"}
 _COCO_MASKS = "panoptic_annotations_trainval2017.zip (821 MB)"
@@ -175,16 +176,8 @@ class CocoPanoptic(_NamedImages):
         image_file, png, segments = self._files[name]
         known, labels, crowd = segments.T
         image = _pixels(self._images / image_file, self._remedy, "RGB")
-        rgb = _pixels(self._masks / png, self._remedy, "RGB", like=image).astype(np.int32)
-        ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
-        masks = ids == known[:, None, None]
-        problem = ""
-        if len(set(known)) < len(known) or 0 in known:
-            problem = "gives two segments one id, or the id 0 of void, in"
-        elif not (present := masks.any(axis=(1, 2))).all():
-            problem = f"lists segment {known[~present][0]}, of which no pixel is in"
-        elif (stray := ids[(ids > 0) & ~masks.any(axis=0)]).size:
-            problem = f"does not list segment {stray[0]}, of which {stray.size} pixels are in"
+        rgb = _pixels(self._masks / png, self._remedy, "RGB", like=image)
+        masks, problem = masks_of_ids(rgb, known)
         if problem:
             raise LessonsError(f"{self._json} {problem} {self._masks / png}: {self._remedy}")
         return _sample(image, masks, labels, crowd)
