@@ -8,10 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 if not os.environ.get("JAXTYPING_DISABLE"):
     install_import_hook("lessons", "typecheck.check")
+
+
+@pytest.fixture(autouse=True)
+def same_numbers():
+    """A test draws the same numbers every time, whatever ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
