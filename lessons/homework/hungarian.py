@@ -1,0 +1,552 @@
+"""Homework 10: the exercises on Hungarian matching, and the mistakes that are known by name."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lessons.homework.answers.hungarian import auction, margin, match_allowed, price_bound
+from lessons.hungarian import hungarian
+from lessons.kit.exercise import Exercise, Homework, Mistake
+
+
+def uniform(generator: torch.Generator, *size: int) -> Tensor:
+    """Numbers in [0, 1), in float64."""
+    return torch.rand(*size, generator=generator, dtype=torch.float64)
+
+
+# ---------------------------------------------------------------- 1. match_allowed
+
+
+def allowed_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Costs of all scales and signs; often some row or column must stay single."""
+    sizes = ((6, 6), (5, 9), (9, 5), (12, 12), (4, 4))
+    scales = ((1, 0), (300, -250), (3, -4), (5000, 0), (10, -5))
+    for (n, m), (scale, shift) in zip(sizes, scales, strict=True):
+        for share in (0.2, 0.5, 0.8):
+            cost = scale * uniform(generator, n, m) + shift
+            yield cost, uniform(generator, n, m) < share
+    for n in (2, 4, 5):  # one more pair, though everybody must move for it
+        cost = 9 + uniform(generator, n, n)
+        cost[torch.arange(n), torch.arange(n)] = 0.1 * uniform(generator, n)
+        allowed = torch.ones(n, n, dtype=torch.bool)
+        allowed[-1, -1] = False
+        yield cost, allowed
+    yield uniform(generator, 3, 4), torch.ones(3, 4, dtype=torch.bool)
+    yield uniform(generator, 4, 2), torch.zeros(4, 2, dtype=torch.bool)
+    yield torch.tensor([[-7.0]]).double(), torch.tensor([[True]])
+
+
+def with_cost(cost, allowed, forbidden, keep=False):
+    """`match_allowed` with another cost of the forbidden pairs."""
+    rows, columns = hungarian(torch.where(allowed, cost, forbidden))
+    kept = allowed[rows, columns] | keep
+    return rows[kept], columns[kept]
+
+
+def enough(cost):
+    return cost.max() + min(cost.shape) * (cost.max() - cost.min() + 1)
+
+
+def a_little_dearer(cost, allowed):
+    return with_cost(cost, allowed, cost.max() + 1)
+
+
+def a_thousand(cost, allowed):
+    return with_cost(cost, allowed, cost.new_tensor(1000.0))
+
+
+def times_the_largest(cost, allowed):
+    return with_cost(cost, allowed, 2 * min(cost.shape) * cost.max())
+
+
+def free_of_charge(cost, allowed):
+    return with_cost(cost, allowed, cost.new_tensor(0.0))
+
+
+def forbidden_afterwards(cost, allowed):
+    rows, columns = hungarian(cost)
+    kept = allowed[rows, columns]
+    return rows[kept], columns[kept]
+
+
+def forbidden_returned(cost, allowed):
+    return with_cost(cost, allowed, enough(cost), keep=True)
+
+
+def infinite_cost(cost, allowed):
+    return with_cost(cost, allowed, cost.new_tensor(torch.inf))
+
+
+def greedy_allowed(cost, allowed):
+    left, pairs = torch.where(allowed, cost, torch.inf), []
+    while left.isfinite().any():
+        i, j = divmod(int(left.argmin()), left.shape[1])
+        pairs.append((i, j))
+        left[i], left[:, j] = torch.inf, torch.inf
+    both = torch.tensor(sorted(pairs), dtype=torch.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+ALLOWED = Exercise(
+    match_allowed,
+    allowed_pairs,
+    points=3,
+    minutes=15,
+    mistakes=[
+        Mistake(
+            "forbidden pairs only a little dearer",
+            a_little_dearer,
+            "Your forbidden pairs cost a little more than the dearest allowed one. What if one of "
+            "them makes several other pairs cheaper?",
+        ),
+        Mistake(
+            "a thousand",
+            a_thousand,
+            "Your cost of a forbidden pair does not depend on the other costs. It is large only "
+            "for some of them.",
+        ),
+        Mistake(
+            "a multiple of the largest cost",
+            times_the_largest,
+            "Your cost of a forbidden pair is a multiple of the largest cost. What is that if all "
+            "costs are negative?",
+        ),
+        Mistake(
+            "forbidden pairs for nothing",
+            free_of_charge,
+            "Your forbidden pairs cost 0. That makes them attractive.",
+        ),
+        Mistake(
+            "forbidden afterwards",
+            forbidden_afterwards,
+            "You match without the rule and drop what breaks it. Whoever lost a partner that way "
+            "might have had another.",
+        ),
+        Mistake(
+            "forbidden pairs are returned",
+            forbidden_returned,
+            "The matching is right, but some of the pairs that you return are not allowed: a dear "
+            "pair is still made where there is no other.",
+        ),
+        Mistake(
+            "an infinite cost",
+            infinite_cost,
+            "`hungarian` refuses infinite costs. How large is large enough?",
+        ),
+        Mistake(
+            "greedy",
+            greedy_allowed,
+            "You take the cheapest allowed pair first. Section 2 of the lesson shows what that "
+            "costs; here it also costs pairs.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 2. price_bound
+
+
+def price_lists(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Squares and oblongs, prices of both signs and of one only, costs of both signs."""
+    for n, m in ((4, 4), (5, 8), (1, 6), (7, 7), (3, 10)):
+        cost = 4 * uniform(generator, n, m) - 1
+        yield cost, 3 * uniform(generator, m) - 2
+        yield cost, -2 * uniform(generator, m)
+        yield cost, uniform(generator, m)
+    yield torch.tensor([[2.0]]).double(), torch.tensor([-1.0]).double()
+
+
+def positive_prices(cost, v):
+    return (cost - v).amin(1).sum() + v.sum()
+
+
+def positive_only_in_the_sum(cost, v):
+    return (cost - v).amin(1).sum() + v.clamp(max=0).sum()
+
+
+def without_columns(cost, v):
+    return (cost - v.clamp(max=0)).amin(1).sum()
+
+
+def prices_added(cost, v):
+    v = v.clamp(max=0)
+    return (cost + v).amin(1).sum() + v.sum()
+
+
+def largest_slack(cost, v):
+    v = v.clamp(max=0)
+    return (cost - v).amax(1).sum() + v.sum()
+
+
+def wanted_columns_only(cost, v):
+    v = v.clamp(max=0)
+    least = (cost - v).min(1)
+    return least.values.sum() + v[least.indices].sum()
+
+
+def magnitude(cost, v):
+    v = -v.abs()
+    return (cost - v).amin(1).sum() + v.sum()
+
+
+BOUND = Exercise(
+    price_bound,
+    price_lists,
+    points=3,
+    minutes=15,
+    mistakes=[
+        Mistake(
+            "positive prices are kept",
+            positive_prices,
+            "You sum positive prices too. With more columns than rows some column stays single: "
+            "does a matching pay its price?",
+        ),
+        Mistake(
+            "positive prices vanish from the sum only",
+            positive_only_in_the_sum,
+            "Your rows still reckon with positive prices that your sum leaves out. Make them 0 "
+            "first.",
+        ),
+        Mistake(
+            "the columns' prices are missing",
+            without_columns,
+            "You sum what the rows pay. The columns pay too, here a negative amount.",
+        ),
+        Mistake(
+            "prices on the wrong side",
+            prices_added,
+            "Solve u + v ≤ c for u once more: on which side does v end up?",
+        ),
+        Mistake(
+            "a row pays too much",
+            largest_slack,
+            "Your u is as large as the dearest pair allows. It must hold for all pairs of the row.",
+        ),
+        Mistake(
+            "only the columns that rows want",
+            wanted_columns_only,
+            "You add the price of each row's favourite column, some of them twice. The sum goes "
+            "over all columns, once each.",
+        ),
+        Mistake(
+            "minus the magnitude",
+            magnitude,
+            "You turn positive prices into negative ones. They are to become 0.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 3. margin
+
+
+def matchings(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+    """Squares and oblongs, negative costs, a tie, and a single pair."""
+    for n, m in ((5, 5), (4, 7), (7, 4), (8, 8), (2, 2), (1, 4), (6, 6)):
+        yield (uniform(generator, n, m),)
+    yield (10 * uniform(generator, 5, 6) - 20,)
+    for n in (3, 4, 5):  # the best but one turns everybody around
+        turn = 3 + 0.1 * uniform(generator, n, n)
+        turn[torch.arange(n), torch.arange(n)] = 1
+        turn[torch.arange(n), (torch.arange(n) + 1) % n] = 1.2
+        yield (turn,)
+    yield (torch.tensor([[1.0, 2.0], [2.0, 3.0]]).double(),)
+    yield (torch.tensor([[0.3]]).double(),)
+
+
+def total(cost, pairs):
+    return cost[pairs].sum().item()
+
+
+def gaps_without(cost, forbidden):
+    """For each pair of the best matching, how much dearer the best without it is."""
+    rows, columns = hungarian(cost)
+    gaps = []
+    for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
+        without = cost.clone()
+        without[i, j] = forbidden
+        pairs = hungarian(without)
+        there = bool(((pairs[0] == i) & (pairs[1] == j)).any())
+        gaps.append(
+            (there, total(cost, pairs), total(without, pairs) - total(cost, (rows, columns)))
+        )
+    return gaps, (rows, columns)
+
+
+def total_of_the_second(cost):
+    gaps, _ = gaps_without(cost, enough(cost))
+    return min([second for there, second, _ in gaps if not there], default=float("inf"))
+
+
+def only_the_dearest(cost):
+    gaps, best = gaps_without(cost, enough(cost))
+    there, _, gap = gaps[int(cost[best].argmax())]
+    return float("inf") if there else gap
+
+
+def all_pairs_differ(cost):
+    best = hungarian(cost)
+    without = cost.clone()
+    without[best] = enough(cost)
+    pairs = hungarian(without)
+    if (without[pairs] >= enough(cost)).any():
+        return float("inf")
+    return total(cost, pairs) - total(cost, best)
+
+
+def best_of_each_row(cost):
+    if cost.shape[1] < 2:
+        return float("inf")
+    least = cost.topk(2, dim=1, largest=False).values
+    return (least[:, 1] - least[:, 0]).min().item()
+
+
+def swaps_and_moves(cost):
+    rows, columns = (each.tolist() for each in hungarian(cost))
+    found, free = [float("inf")], set(range(cost.shape[1])) - set(columns)
+    for a in range(len(rows)):
+        i, j = rows[a], columns[a]
+        found += [(cost[i, k] - cost[i, j]).item() for k in free]
+        found += [(cost[k, j] - cost[i, j]).item() for k in set(range(len(cost))) - set(rows)]
+        for b in range(a):
+            k, l = rows[b], columns[b]  # noqa: E741
+            found.append((cost[i, l] + cost[k, j] - cost[i, j] - cost[k, l]).item())
+    return min(found)
+
+
+def too_cheap_a_ban(cost):
+    gaps, _ = gaps_without(cost, cost.max() + 0.01)
+    return min(gap for _, _, gap in gaps)
+
+
+def ban_is_paid(cost):
+    gaps, _ = gaps_without(cost, enough(cost))
+    return min(gap for _, _, gap in gaps)
+
+
+def whole_row_left_out(cost):
+    best = total(cost, hungarian(cost))
+    if len(cost) < 2:
+        return float("inf")
+    left = [torch.cat([cost[:i], cost[i + 1 :]]) for i in range(len(cost))]
+    return min(abs(total(each, hungarian(each)) - best) for each in left)
+
+
+def square_only_swaps(cost):
+    rows, columns = (each.tolist() for each in hungarian(cost))
+    found = [float("inf")]
+    for a in range(len(rows)):
+        for b in range(a):
+            swapped = cost[rows[a], columns[b]] + cost[rows[b], columns[a]]
+            kept = cost[rows[a], columns[a]] + cost[rows[b], columns[b]]
+            found.append((swapped - kept).item())
+    return min(found)
+
+
+MARGIN = Exercise(
+    margin,
+    matchings,
+    points=4,
+    minutes=20,
+    mistakes=[
+        Mistake(
+            "the total instead of the difference",
+            total_of_the_second,
+            "You return what the second-best matching costs. How much more is that than the best?",
+        ),
+        Mistake(
+            "only the dearest pair may be missing",
+            only_the_dearest,
+            "You forbid the dearest pair of the best matching. The second best may lack any other.",
+        ),
+        Mistake(
+            "every pair differs",
+            all_pairs_differ,
+            "You forbid all pairs of the best matching at once. One that differs is enough.",
+        ),
+        Mistake(
+            "each row for itself",
+            best_of_each_row,
+            "You compare the two least costs of each row. The column of the second may be taken.",
+        ),
+        Mistake(
+            "swaps of two pairs, moves of one",
+            swaps_and_moves,
+            "You try all swaps of two pairs and all moves to a free place. Three pairs can turn in "
+            "a ring.",
+        ),
+        Mistake(
+            "swaps of two pairs only",
+            square_only_swaps,
+            "You try all swaps of two pairs. Three pairs can turn in a ring, and with more columns "
+            "than rows one pair can move alone.",
+        ),
+        Mistake(
+            "a ban that is too cheap",
+            too_cheap_a_ban,
+            "The pair that you forbid is taken all the same where its price is worth it. How dear "
+            "must it be to be out of reach?",
+        ),
+        Mistake(
+            "the ban is paid where there is no other matching",
+            ban_is_paid,
+            "Right, except where there is no second matching: there you return the price of the "
+            "forbidden pair.",
+        ),
+        Mistake(
+            "a row is left out",
+            whole_row_left_out,
+            "You match without one of the rows. The second-best matching makes all its pairs too.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 4. auction
+
+
+def auctions(generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
+    """Few and many buyers, more goods than buyers, negative costs, small and large ε."""
+    for n, m, epsilon in ((3, 3, 0.01), (6, 6, 0.02), (4, 9, 0.05), (8, 8, 0.3), (1, 2, 0.1)):
+        yield uniform(generator, n, m), epsilon
+    yield 10 * uniform(generator, 5, 5) - 7, 0.1
+    yield 100 * uniform(generator, 7, 10), 2.0
+
+
+ROUNDS = 20_000
+
+
+def bidding(
+    cost,
+    epsilon,
+    *,
+    raise_by=lambda least, second, epsilon: second - least + epsilon,
+    value=lambda cost, prices: cost + prices,
+    first=lambda waiting: waiting[0],
+    free_owner=True,
+):
+    """`auction` with parts replaced."""
+    n, m = cost.shape
+    prices, column_of, row_of = cost.new_zeros(m), [-1] * n, [-1] * m
+    for _ in range(ROUNDS):
+        waiting = [i for i in range(n) if column_of[i] < 0]
+        if not waiting:
+            break
+        i = first(waiting)
+        paid = value(cost[i], prices)
+        j = int(paid.argmin())
+        prices[j] += raise_by(*paid.topk(2, largest=False).values, epsilon)
+        if row_of[j] >= 0 and free_owner:
+            column_of[row_of[j]] = -1
+        column_of[i], row_of[j] = j, i
+    return torch.tensor(column_of, dtype=torch.int64), prices
+
+
+def no_epsilon(cost, epsilon):
+    return bidding(cost, epsilon, raise_by=lambda least, second, _: second - least)
+
+
+def only_epsilon(cost, epsilon):
+    return bidding(cost, epsilon, raise_by=lambda least, second, e: e + 0 * least)
+
+
+def second_in_full(cost, epsilon):
+    return bidding(cost, epsilon, raise_by=lambda least, second, e: (second - least).abs() + 2 * e)
+
+
+def last_buyer_first(cost, epsilon):
+    return bidding(cost, epsilon, first=lambda waiting: waiting[-1])
+
+
+def dearest_good(cost, epsilon):
+    return bidding(cost, epsilon, value=lambda cost, prices: prices - cost)
+
+
+def owner_keeps_it(cost, epsilon):
+    return bidding(cost, epsilon, free_owner=False)
+
+
+def prices_ignored(cost, epsilon):
+    """Second and least by cost alone, though the choice is by cost and price."""
+    n, m = cost.shape
+    prices, column_of, row_of = cost.new_zeros(m), [-1] * n, [-1] * m
+    while -1 in column_of:
+        i = column_of.index(-1)
+        j = int((cost[i] + prices).argmin())
+        least, second = cost[i].topk(2, largest=False).values
+        prices[j] += second - least + epsilon
+        if row_of[j] >= 0:
+            column_of[row_of[j]] = -1
+        column_of[i], row_of[j] = j, i
+    return torch.tensor(column_of, dtype=torch.int64), prices
+
+
+def negative_prices(cost, epsilon):
+    column_of, prices = auction(cost, epsilon)
+    return column_of, -prices
+
+
+def rows_of_columns(cost, epsilon):
+    """The row of each column, −1 where nobody has it."""
+    column_of, prices = auction(cost, epsilon)
+    row_of = torch.full((cost.shape[1],), -1)
+    row_of[column_of] = torch.arange(len(column_of))
+    return row_of, prices
+
+
+AUCTION = Exercise(
+    auction,
+    auctions,
+    points=5,
+    minutes=30,
+    stretch=True,
+    mistakes=[
+        Mistake(
+            "no ε",
+            no_epsilon,
+            "Your bid leaves the buyer just content, without ε. With equal costs that may go on "
+            "for ever.",
+        ),
+        Mistake(
+            "only ε",
+            only_epsilon,
+            "Your price rises by ε only. Is your second least cost perhaps that of the same good?",
+        ),
+        Mistake(
+            "ε twice",
+            second_in_full,
+            "Your price rises by 2 ε more than the difference. Once is enough.",
+        ),
+        Mistake(
+            "the last buyer first",
+            last_buyer_first,
+            "Of those who have nothing you serve the one of highest number. Whose turn is it?",
+        ),
+        Mistake(
+            "the dearest good",
+            dearest_good,
+            "Your buyers look for the largest cost less the price. Here they want to pay little.",
+        ),
+        Mistake(
+            "the former owner does not notice",
+            owner_keeps_it,
+            "Two buyers hold the same good at the end. What must happen to the one who had it?",
+        ),
+        Mistake(
+            "the difference of costs without prices",
+            prices_ignored,
+            "Your buyers choose by cost and price, but bid the difference of the costs alone.",
+        ),
+        Mistake(
+            "prices with the lesson's sign",
+            negative_prices,
+            "Your prices are the lesson's v. Here they rise from 0.",
+        ),
+        Mistake(
+            "the row of each column",
+            rows_of_columns,
+            "You return who has each column. Asked for is what each row has.",
+        ),
+    ],
+)
+
+homework = Homework("Homework 10: Hungarian matching", [ALLOWED, BOUND, MARGIN, AUCTION])
+check, score_board = homework.check, homework.score_board
