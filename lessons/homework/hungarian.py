@@ -20,16 +20,17 @@ def uniform(generator: torch.Generator, *size: int) -> Tensor:
 
 def allowed_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Costs of all scales and signs; often some row or column must stay single."""
-    sizes = ((6, 6), (5, 9), (9, 5), (12, 12), (4, 4))
-    scales = ((1, 0), (300, -250), (3, -4), (5000, 0), (10, -5))
+    sizes = ((6, 6), (5, 9), (9, 5), (12, 12), (4, 4), (3, 8))
+    scales = ((1, 0), (300, -250), (3, -4), (5000, 0), (10, -5), (1e13, 0))
     for (n, m), (scale, shift) in zip(sizes, scales, strict=True):
         for share in (0.2, 0.5, 0.8):
             cost = scale * uniform(generator, n, m) + shift
             yield cost, uniform(generator, n, m) < share
-    for n in (2, 4, 5):  # one more pair, though everybody must move for it
+    for n in (2, 4, 5, 12):  # one more pair, though everybody must move for it
         cost = 9 + uniform(generator, n, n)
         cost[torch.arange(n), torch.arange(n)] = 0.1 * uniform(generator, n)
-        allowed = torch.ones(n, n, dtype=torch.bool)
+        allowed = torch.eye(n, dtype=torch.bool)
+        allowed = allowed | allowed.roll(1, dims=1)
         allowed[-1, -1] = False
         yield cost, allowed
     yield uniform(generator, 3, 4), torch.ones(3, 4, dtype=torch.bool)
@@ -52,8 +53,20 @@ def a_little_dearer(cost, allowed):
     return with_cost(cost, allowed, cost.max() + 1)
 
 
+def twice_the_dearest(cost, allowed):
+    return with_cost(cost, allowed, 2 * cost.abs().max() + 1)
+
+
 def a_thousand(cost, allowed):
-    return with_cost(cost, allowed, cost.new_tensor(1000.0))
+    return with_cost(cost, allowed, cost.new_tensor(1e3))
+
+
+def a_million(cost, allowed):
+    return with_cost(cost, allowed, cost.new_tensor(1e6))
+
+
+def beyond_rounding(cost, allowed):
+    return with_cost(cost, allowed, cost.new_tensor(1e18))
 
 
 def times_the_largest(cost, allowed):
@@ -88,6 +101,11 @@ def greedy_allowed(cost, allowed):
     return both[:, 0], both[:, 1]
 
 
+CONSTANT = (
+    "Your cost of a forbidden pair does not depend on the other costs. It is large only for some "
+    "of them."
+)
+
 ALLOWED = Exercise(
     match_allowed,
     allowed_pairs,
@@ -101,10 +119,19 @@ ALLOWED = Exercise(
             "them makes several other pairs cheaper?",
         ),
         Mistake(
-            "a thousand",
-            a_thousand,
-            "Your cost of a forbidden pair does not depend on the other costs. It is large only "
-            "for some of them.",
+            "forbidden pairs twice as dear as the dearest",
+            twice_the_dearest,
+            "Your forbidden pairs cost about as much as two dear ones. How many other pairs may "
+            "have to become dearer to avoid a forbidden one?",
+        ),
+        Mistake("a thousand", a_thousand, CONSTANT),
+        Mistake("the same number for all costs", a_million, CONSTANT),
+        Mistake(
+            "a cost beyond all rounding",
+            beyond_rounding,
+            "Your cost of a forbidden pair is so large that in a sum with it the other costs are "
+            "rounded away: float64 has some sixteen digits. Make it large beside the costs that "
+            "are given.",
         ),
         Mistake(
             "a multiple of the largest cost",
@@ -148,7 +175,7 @@ ALLOWED = Exercise(
 
 def price_lists(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Squares and oblongs, prices of both signs and of one only, costs of both signs."""
-    for n, m in ((4, 4), (5, 8), (1, 6), (7, 7), (3, 10)):
+    for n, m in ((3, 5), (4, 4), (5, 8), (1, 6), (7, 7)):
         cost = 4 * uniform(generator, n, m) - 1
         yield cost, 3 * uniform(generator, m) - 2
         yield cost, -2 * uniform(generator, m)
@@ -187,6 +214,26 @@ def wanted_columns_only(cost, v):
 def magnitude(cost, v):
     v = -v.abs()
     return (cost - v).amin(1).sum() + v.sum()
+
+
+def negative_prices_made_zero(cost, v):
+    v = v.clamp(min=0)
+    return (cost - v).amin(1).sum() + v.sum()
+
+
+def all_prices_lowered(cost, v):
+    v = v - v.max().clamp(min=0)
+    return (cost - v).amin(1).sum() + v.sum()
+
+
+def least_of_each_column(cost, v):
+    v = v.clamp(max=0)
+    return (cost - v).amin(0).sum() + v.sum()
+
+
+def rows_pay_at_least_nothing(cost, v):
+    v = v.clamp(max=0)
+    return (cost - v).amin(1).clamp(min=0).sum() + v.sum()
 
 
 BOUND = Exercise(
@@ -232,6 +279,28 @@ BOUND = Exercise(
             "minus the magnitude",
             magnitude,
             "You turn positive prices into negative ones. They are to become 0.",
+        ),
+        Mistake(
+            "negative prices become 0",
+            negative_prices_made_zero,
+            "You keep the positive prices and drop the negative ones. Which sign is allowed?",
+        ),
+        Mistake(
+            "all prices are lowered",
+            all_prices_lowered,
+            "You lower all prices until none is positive. That is a bound too, but only those "
+            "above 0 need to change.",
+        ),
+        Mistake(
+            "the least of each column",
+            least_of_each_column,
+            "You take a least cost for each column. There is one u for each row.",
+        ),
+        Mistake(
+            "rows pay at least nothing",
+            rows_pay_at_least_nothing,
+            "You make negative u 0. Only the columns' prices have a sign to keep; costs may be "
+            "negative, and then u must be too.",
         ),
     ],
 )
@@ -323,6 +392,16 @@ def ban_is_paid(cost):
     return min(gap for _, _, gap in gaps)
 
 
+def infinite_ban(cost):
+    gaps, _ = gaps_without(cost, torch.inf)
+    return min(gap for _, _, gap in gaps)
+
+
+def equal_totals_count_once(cost):
+    gaps, _ = gaps_without(cost, enough(cost))
+    return min([g for there, _, g in gaps if not there and g > 1e-9], default=float("inf"))
+
+
 def whole_row_left_out(cost):
     best = total(cost, hungarian(cost))
     if len(cost) < 2:
@@ -385,6 +464,18 @@ MARGIN = Exercise(
             too_cheap_a_ban,
             "The pair that you forbid is taken all the same where its price is worth it. How dear "
             "must it be to be out of reach?",
+        ),
+        Mistake(
+            "an infinite ban",
+            infinite_ban,
+            "`hungarian` refuses infinite costs. How dear must the forbidden pair be to be out of "
+            "reach?",
+        ),
+        Mistake(
+            "equal totals count once",
+            equal_totals_count_once,
+            "Right, except where two matchings have the same total: the second best is then as "
+            "good as the best.",
         ),
         Mistake(
             "the ban is paid where there is no other matching",
@@ -479,6 +570,17 @@ def prices_ignored(cost, epsilon):
     return torch.tensor(column_of, dtype=torch.int64), prices
 
 
+def in_turn(cost, epsilon):
+    """All buyers in order, those who have something passed over, and again."""
+    last = [-1]
+
+    def following(waiting):
+        last[0] = next((i for i in waiting if i > last[0]), waiting[0])
+        return last[0]
+
+    return bidding(cost, epsilon, first=following)
+
+
 def negative_prices(cost, epsilon):
     column_of, prices = auction(cost, epsilon)
     return column_of, -prices
@@ -519,6 +621,12 @@ AUCTION = Exercise(
             "the last buyer first",
             last_buyer_first,
             "Of those who have nothing you serve the one of highest number. Whose turn is it?",
+        ),
+        Mistake(
+            "buyers in turn",
+            in_turn,
+            "You serve the buyers in turn. Whoever is outbid has nothing again at once: is "
+            "somebody of a lower number waiting when you choose the next one?",
         ),
         Mistake(
             "the dearest good",
