@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lessons.kit.data import Category, areas
-from lessons.kit.real import CocoPanoptic, Nuclei, PennFudan, data_root
+from lessons.kit.data import Category, Sample, Segments, areas
+from lessons.kit.real import CocoPanoptic, Nuclei, PennFudan, Smaller, data_root
 
 SPLITS = json.loads((Path(__file__).parents[1] / "lessons/kit/nuclei.json").read_text())
 
@@ -239,3 +239,48 @@ def test_the_133_coco_categories():
     assert [c.is_thing for c in categories] == [True] * 80 + [False] * 53
     assert (categories[0].name, categories[80].name) == ("person", "banner")
     assert len({c.color for c in categories}) > 120
+
+
+class Three(Sequence):
+    """Three images of 40×60: a left half, a single pixel that shrinking loses, and a right half."""
+
+    names = ["a", "b", "c"]
+    categories = [Category("sheep", True, (1, 2, 3))]
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        masks = torch.zeros(3, 40, 60, dtype=torch.bool)
+        masks[0, :, :30], masks[1, 0, 31], masks[2, :, 32:] = True, True, True
+        image = torch.full((3, 40, 60), index / 4)
+        image[:, :, 30:] += 0.5
+        crowd = torch.tensor([False, False, True])
+        return Sample(image, Segments(masks, torch.tensor([0, 0, 0]), is_crowd=crowd))
+
+
+def test_smaller_images_keep_shape_colours_and_what_is_large_enough():
+    small = Smaller(Three(), 15, 2)
+    assert len(small) == 2 and small.names == ["a", "b"] and small.categories == Three.categories
+    sample = small[-1]
+    assert sample.segments.size == (10, 15) and sample.image.shape == (3, 10, 15)
+    assert len(sample.segments) == 2 and sample.segments.is_crowd.tolist() == [False, True]
+    assert sample.segments.masks[0, :, :7].all() and not sample.segments.masks[0, :, 8:].any()
+    assert sample.segments.masks[1, :, 8:].all()
+    torch.testing.assert_close(sample.image[:, :, :6], torch.full((3, 10, 6), 0.25))
+    torch.testing.assert_close(sample.image[:, :, 9:], torch.full((3, 10, 6), 0.75))
+    with pytest.raises(IndexError):
+        small[2]
+
+
+def test_images_that_are_small_enough_stay_as_they_are():
+    sample, same = Three()[1], Smaller(Three(), 60, 5)[1]
+    assert torch.equal(sample.image, same.image)
+    assert torch.equal(sample.segments.masks, same.segments.masks)
+
+
+@pytest.mark.parametrize(("side", "count"), [(0, 3), (8, 0)])
+def test_smaller_needs_a_side_and_a_count(side, count):
+    message = f"^side and count must be at least 1, not {side} and {count}$"
+    with pytest.raises(ValueError, match=message):
+        Smaller(Three(), side, count)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -247,7 +248,7 @@ def test_every_run_that_the_course_records_can_be_made(name, request):
     recorded.plan(name, plan.system)  # its name is a folder's
     assert plan.budget in BUDGETS
     if not plan.data.partition(":")[0].endswith("scenes"):
-        request.getfixturevalue(plan.data)  # skips where the images are missing
+        request.getfixturevalue(plan.data.removeprefix("ten_"))  # else it is skipped
     recipe = plan.recipe()
     assert recipe.system == plan.system and recipe.data == plan.data
     for option, value in (plan.options or {}).items():
@@ -439,6 +440,91 @@ def test_weights_are_not_kept_where_none_are_wanted(lessons, folder):
     assert code == 0 and list(tree(folder)) == ["tiny/run.json"]
 
 
+# ---------------------------------------------------------------- all of them again
+
+
+def write_all(folder, run):
+    """Two runs with weights, one that measured a claim, and one whose images are elsewhere."""
+    recorded.write("one", run)
+    recorded.write("claim", run, weights=False)
+    recorded.write("two", run)
+    recorded.write("far", run)
+    change(folder, "far", data="nowhere")
+
+
+def change(folder, name, scores=None, **entries):
+    path = folder / name / "run.json"
+    report = json.loads(path.read_text())
+    report |= entries
+    report["scores"] |= scores or {}
+    path.write_text(json.dumps(report))
+
+
+def test_all_runs_are_measured_again_beside_what_their_run_json_says(lessons, folder, run):
+    write_all(folder, run)
+    code, printed, errors = lessons("evaluate", "--all")
+    assert (code, errors) == (0, "")
+    far, one, two, last = printed.splitlines()
+    assert far.startswith("far: skipped, 'nowhere' is no data set")
+    assert one.split()[0] == "one" and two.split()[0] == "two"
+    assert last == "in brackets run.json's scores: every one within 0.001"
+    again = {each.name: each for each in recorded.evaluate_all()}
+    assert list(again) == ["far", "one", "two"] and again["far"].now == {}
+    assert again["one"].now == pytest.approx(again["one"].then, abs=1e-5, nan_ok=True)
+    assert again["one"].differences() == [] == again["far"].differences()
+
+
+@pytest.mark.parametrize(
+    "scores, message",
+    [
+        ({"area": 9.0}, r"two: area is 0\.\d{4}, not 9\.0000"),
+        ({"rare": 0.5}, r"two: rare is nan, not 0\.5000"),
+        ({"score": None}, r"two: score is 0\.\d{4}, not nan"),
+        ({"pq": 0.25}, r"two: pq is nan, not 0\.2500"),
+    ],
+)
+def test_a_score_that_is_another_now_ends_with_one_line(lessons, folder, run, scores, message):
+    write_all(folder, run)
+    change(folder, "two", scores)
+    code, _, errors = lessons("evaluate", "--all")
+    assert code == 1 and errors.count("\n") == 1
+    assert re.fullmatch(f"lessons: not what run.json says: {message}\n", errors)
+
+
+def test_a_thousandth_is_the_same(folder, run):
+    write_all(folder, run)
+    exact = recorded.read("two")["scores"]["area"]
+    for away, expected in ((0.0009, 0), (-0.0009, 0), (0.0011, 1), (-0.0011, 1)):
+        change(folder, "two", {"area": exact + away})
+        (two,) = (each for each in recorded.evaluate_all() if each.name == "two")
+        assert len(two.differences()) == expected
+
+
+def test_a_quick_look_compares_nothing(lessons, folder, run):
+    write_all(folder, run)
+    change(folder, "two", {"pq": 9.0})
+    code, printed, _ = lessons("evaluate", "--all", "--count", "1")
+    assert code == 0 and "pq nan (9.000)" in printed
+    assert printed.splitlines()[-1].endswith("of 1 images only: not compared")
+    (_, one, _) = recorded.evaluate_all(1)
+    assert one.now["score"] == recorded.evaluate_again("one", count=1)["score"]
+
+
+def test_damaged_weights_end_it(lessons, folder, run):
+    write_all(folder, run)
+    (folder / "one/weights.safetensors").write_bytes(b"")
+    code, _, errors = lessons("evaluate", "--all")
+    assert code == 1 and "one/weights.safetensors is missing or not the file" in errors
+
+
+def test_evaluate_wants_a_name_or_all_and_not_both(lessons, folder):
+    code, _, errors = lessons("evaluate")
+    assert code == 1 and errors.startswith("lessons: name a recorded run, or say --all")
+    for extra in (["one"], ["--json"], ["--data", "scenes"], ["--seed", "0"], ["--export", "x"]):
+        code, _, errors = lessons("evaluate", "--all", *extra)
+        assert code == 1 and errors.startswith("lessons: --all takes --count and nothing else")
+
+
 # ---------------------------------------------------------------- in a lesson
 
 
@@ -457,16 +543,23 @@ def test_a_lesson_reads_its_recorded_run_and_makes_it_anew_where_it_is_told_to(f
 # ---------------------------------------------------------------- what readers are told
 
 
-def test_the_readmes_results_are_those_of_the_recorded_runs(root):
+def test_the_readmes_results_are_those_of_the_recorded_runs(root, lessons):
     """A number that a reader sees comes from run.json."""
     readme = (root / "README.md").read_text(encoding="utf-8")
-    results = readme.split("## Results")[1].split("\n## ")[0]
-    rows = [
-        [cell.strip(" `") for cell in line.strip("|").split("|")]
-        for line in results.splitlines()
-        if line.startswith("| `")
-    ]
-    assert {row[0] for row in rows} == set(recorded.plans())
-    for name, _, *numbers, _ in rows:
-        scores = recorded.read(name)["scores"]
-        assert numbers == [f"{scores[key]:.3f}" for key in ("ap", "ap50", "ap75")]
+    shown = readme.split("## Results")[1].split("\n## ")[0]
+    code, table, _ = lessons("results", "--markdown")
+    assert code == 0 and table.strip() in shown
+    lines = table.splitlines()[2:]
+    assert [line.split("`")[1] for line in lines] == list(recorded.plans())
+    scores = recorded.read("mask_rcnn")["scores"]
+    numbers = [f"{scores[key]:.3f}" for key in ("ap", "ap50", "ap75")]
+    assert lines[0].startswith(f"| `mask_rcnn` | Mask R-CNN, scenes | {' | '.join(numbers)} | – |")
+
+
+def test_a_run_without_a_title_or_a_score_has_a_row_too(folder):
+    (folder / "runs.toml").write_text(
+        '[tiny]\nsystem = "tiny"\ndata = "four_scenes"\n[absent]\nsystem = "tiny"\n'
+    )
+    recorded.train(recorded.plans()["tiny"], progress=False)
+    *_, row = recorded.results_table().splitlines()
+    assert row.startswith("| `tiny` |  | – | – | – | – | – | 12 steps of 3 images, ")

@@ -564,3 +564,28 @@ def test_every_metric_sees_its_predictions_all_targets_and_the_categories():
     assert seen["first"] == (3, 3, Scenes.categories)
     # Python's own numbers, which a checkpoint and JSON can hold.
     assert repr(scores) == "{'a': 0.5, 'per_class': {'sheep': {'a': nan}}, 'b': 2, 'c': [0, 1]}"
+
+
+def test_a_class_has_one_row_with_the_numbers_of_all_metrics():
+    data = InMemory(Scenes(0, 2, 32), 2)
+
+    def first(predictions, targets, categories):
+        return {"per_class": {"sheep": {"a": 1}, "tree": {"a": 2}}, "a": 3}
+
+    def second(predictions, targets, categories):
+        return {"per_class": {"sheep": {"b": np.float32(0.5)}, "lake": {"b": 4}}}
+
+    scores = evaluate(Counting(), data, {"predict_instances": first, "predict_sizes": second})
+    rows = {"sheep": {"a": 1, "b": 0.5}, "tree": {"a": 2}, "lake": {"b": 4}}
+    assert scores == {"a": 3, "per_class": rows}
+
+
+def test_ten_coco_is_the_same_ten_small_images_in_both_splits(coco):
+    splits = [data_set("ten_coco", split, 64) for split in ("train", "validation")]
+    assert len(splits[0]) == len(splits[1]) == 10 and len(splits[0].categories) == 133
+    for number, (one, other) in enumerate(zip(*splits, strict=True)):
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.segments.masks, other.segments.masks)
+        h, w = coco[number].segments.size if number < 2 else one.segments.size
+        assert max(one.segments.size) == 64 and abs(h / w - np.divide(*one.segments.size)) < 0.03
+    assert len(data_set("ten_coco", "train", 64, 3)) == 3

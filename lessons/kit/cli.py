@@ -4,6 +4,7 @@ Each command imports what it needs when it is called, so that `lessons build` do
 for torch. An error of the user's or the machine's is one line and exit code 1.
 """
 
+import math
 import os
 import shutil
 import subprocess
@@ -136,7 +137,7 @@ def train(
 
 @app.command()
 def evaluate(
-    name: Annotated[str, typer.Argument(help="a recorded run, as mask_rcnn")],
+    name: Annotated[str | None, typer.Argument(help="a recorded run, as mask_rcnn")] = None,
     data: Annotated[str | None, typer.Option(help="scenes, nuclei, …; its own if none")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="scenes of another seed")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="the first images only")] = None,
@@ -144,10 +145,20 @@ def evaluate(
     export: Annotated[
         Path | None, typer.Option(help="write its panoptic answers and the truth here, as COCO's")
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="every recorded run, beside what its run.json says")
+    ] = False,
 ) -> None:
-    """Measure a recorded system again, on any split."""
+    """Measure a recorded system again, on any split, or all of them on their own."""
     from lessons.kit import recorded
 
+    if everything:
+        if name or data or seed is not None or as_json or export:
+            raise LessonsError("--all takes --count and nothing else: each run has its own data")
+        _evaluate_all(count)
+        return
+    if name is None:
+        raise LessonsError("name a recorded run, or say --all: lessons results lists them")
     scores = recorded.evaluate_again(name, data, seed, count, export)
     if as_json:
         print(recorded.as_json(scores))
@@ -157,13 +168,46 @@ def evaluate(
         console.print(f"{export}: panoptic.json and ground_truth.json, with their PNGs")
 
 
+def _evaluate_all(count: int | None) -> None:
+    """Print each run's scores, measured now, beside those of its run.json, and compare them.
+
+    Of the first `count` images only, nothing is compared: run.json tells of all of them.
+    """
+    from lessons.kit import recorded
+
+    differing = []
+    for again in recorded.evaluate_all(count):
+        if again.skipped:
+            console.print(f"{again.name}: skipped, {again.skipped}", highlight=False)
+            continue
+        shown = [key for key in recorded.MAIN_SCORES if key in {**again.then, **again.now}]
+        scores = "  ".join(
+            f"{key} {again.now.get(key, math.nan):.3f} ({again.then.get(key, math.nan):.3f})"
+            for key in shown
+        )
+        console.print(f"{again.name:<26}{scores}", highlight=False, soft_wrap=True)
+        if count is None and (found := again.differences()):
+            differing.append(f"{again.name}: {', '.join(found)}")
+    if count is not None:
+        console.print(f"in brackets run.json's scores; of {count} images only: not compared")
+        return
+    if differing:
+        raise LessonsError(f"not what run.json says: {'; '.join(differing)}")
+    console.print("in brackets run.json's scores: every one within 0.001")
+
+
 @app.command()
-def results() -> None:
+def results(
+    markdown: Annotated[bool, typer.Option("--markdown", help="as the README's table")] = False,
+) -> None:
     """Print the scores of all recorded runs."""
     from rich.table import Table
 
     from lessons.kit import recorded
 
+    if markdown:
+        print(recorded.results_table())
+        return
     table = Table()
     for heading in ("run", "data", "scores", "parameters", "time", "device"):
         table.add_column(heading, no_wrap=heading == "run")

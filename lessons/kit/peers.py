@@ -9,17 +9,19 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor
+from torch import Tensor, nn
 
-from lessons.kit.data import Category, Segments, is_crowd
-from lessons.kit.panoptic_files import write_panoptic
+from lessons.kit.data import VOID, Category, Segments, is_crowd
+from lessons.kit.panoptic_files import masks_of_ids, write_panoptic
 
 
 def coco_encode(masks: Bool[Tensor, "n h w"]) -> list[dict]:
@@ -134,6 +136,157 @@ def score_panoptic_files(prediction: Path | str, truth: Path | str) -> dict:
         numbers = {name: float(row[name]) for name in ("pq", "sq", "rq")}
         result["per_class"][kind["name"]] = numbers | counts
     return result
+
+
+def write_combine_inputs(
+    folder: Path | str,
+    instances: Sequence[Segments],
+    semantic: Sequence[Int[Tensor, "_ _"]],
+    categories: Sequence[Category],
+) -> Path:
+    """What panopticapi's combine script reads: four JSON files in `folder`, which is returned.
+
+    A segment's category is its label + 1; of the maps of classes only the stuff is written.
+    """
+    folder = Path(folder)
+    tables: dict[str, list | dict] = {"instances": [], "semantic": [], "images": {"images": []}}
+    tables["categories"] = [
+        {"id": k, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)}
+        for k, c in enumerate(categories, start=1)
+    ]
+    for image, (found, classes) in enumerate(zip(instances, semantic, strict=True)):
+        stuff = [k for k, c in enumerate(categories) if not c.is_thing and (classes == k).any()]
+        h, w = classes.shape
+        row = {"id": image, "file_name": f"{image:06d}.jpg", "height": h, "width": w}
+        tables["images"]["images"].append(row)
+        regions = torch.stack([classes == k for k in stuff]) if stuff else found.masks[:0]
+        for name, masks, labels, scores in (
+            ("instances", found.masks, found.labels.tolist(), found.scores.double().tolist()),
+            ("semantic", regions, stuff, [1.0] * len(stuff)),
+        ):
+            codes = coco_encode(masks) if len(masks) else []
+            for code, label, score in zip(codes, labels, scores, strict=True):
+                code = {**code, "counts": code["counts"].decode()}
+                place = {"image_id": image, "category_id": label + 1, "score": score}
+                tables[name].append(place | {"segmentation": code})
+    for name, table in tables.items():
+        (folder / f"{name}.json").write_text(json.dumps(table))
+    return folder
+
+
+def combine_files(
+    folder: Path, score_threshold: float, overlap_threshold: float, stuff_area: int
+) -> Path:
+    """panopticapi's combine script on such files, on a single core; the JSON that it writes."""
+    from panopticapi import combine_semantic_and_instance_predictions as script
+
+    def single_core(img_id2img, *arguments):
+        return script.combine_to_panoptic_single_core(0, list(img_id2img), img_id2img, *arguments)
+
+    names = ("semantic", "instances", "images", "categories")
+    files = [str(folder / f"{name}.json") for name in names]
+    result = folder / "combined.json"
+    limits = score_threshold, overlap_threshold, stuff_area
+    with (
+        mock.patch.object(script, "combine_to_panoptic_multi_core", single_core),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        script.combine_predictions(*files, None, str(result), *limits)
+    return result
+
+
+def combine_panoptic(
+    instances: Sequence[Segments],
+    semantic: Sequence[Int[Tensor, "_ _"]],
+    categories: Sequence[Category],
+    score_threshold: float = 0.5,
+    overlap_threshold: float = 0.5,
+    stuff_area: int = 4096,
+) -> list[Segments]:
+    """panopticapi's combine script as `merge_panoptic` is called, but for a list of images.
+
+    The answers come without scores; segments that the script left without a pixel are dropped.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = write_combine_inputs(name, instances, semantic, categories)
+        path = combine_files(folder, score_threshold, overlap_threshold, stuff_area)
+        answers = []
+        for row in json.loads(path.read_bytes())["annotations"]:
+            rgb = np.array(Image.open(path.with_suffix("") / row["file_name"]))
+            ids = [segment["id"] for segment in row["segments_info"]]
+            labels = [segment["category_id"] - 1 for segment in row["segments_info"]]
+            masks, _ = masks_of_ids(rgb, np.array(ids, dtype=np.int64))
+            labels = torch.tensor(labels, dtype=torch.int64)
+            answer = Segments(torch.from_numpy(masks), labels)
+            answers.append(answer[answer.masks.flatten(1).any(dim=1)])
+    return answers
+
+
+def torchmetrics_confusion(
+    predictions: Sequence[Int[Tensor, "_ _"]], targets: Sequence[Int[Tensor, "_ _"]], k: int
+) -> Int[Tensor, "k1 k1"]:
+    """torchmetrics' confusion matrix of maps of `k` classes; void (255) is a class more."""
+    from torchmetrics.classification import MulticlassConfusionMatrix
+
+    matrix = MulticlassConfusionMatrix(k + 1, validate_args=False)
+    for pair in zip(predictions, targets, strict=True):
+        matrix.update(*(torch.where(each == VOID, k, each) for each in pair))
+    return matrix.compute()
+
+
+def transformers_maskformer(
+    class_logits: Float[Tensor, "b q k1"],
+    mask_logits: Float[Tensor, "b q h w"],
+    targets: Sequence[Segments],
+    weights: tuple[float, float, float] = (1.0, 20.0, 1.0),
+    no_object: float = 0.1,
+) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """transformers' MaskFormer matching and weighted losses (`classes`, `mask`, `dice`).
+
+    `weights` are those of class, mask (focal) and dice, in cost and loss; `no_object` is that of
+    ∅ in the loss.
+    """
+    from transformers.models.maskformer import modeling_maskformer as reference
+
+    matcher = reference.MaskFormerHungarianMatcher(*weights)
+    loss = reference.MaskFormerLoss(class_logits.shape[-1] - 1, matcher, {}, no_object)
+    masks, labels = [t.masks.float() for t in targets], [t.labels for t in targets]
+    terms = loss(mask_logits, class_logits, masks, labels)
+    names = {"classes": "loss_cross_entropy", "mask": "loss_mask", "dice": "loss_dice"}
+    weighted = {
+        name: weight * terms[names[name]] for name, weight in zip(names, weights, strict=True)
+    }
+    return matcher(mask_logits, class_logits, masks, labels), weighted
+
+
+def transformers_decoder_layer(layer: nn.Module, heads: int) -> nn.Module:
+    """transformers' decoder layer of MaskFormer, with the weights of lesson 11's `DecoderLayer`."""
+    from transformers.models.maskformer import modeling_maskformer as reference
+
+    channels = layer.norms[0].normalized_shape[0]
+    linear = [part for part in layer.feed_forward.modules() if isinstance(part, nn.Linear)]
+    config = reference.MaskFormerDetrConfig(
+        d_model=channels,
+        decoder_attention_heads=heads,
+        decoder_ffn_dim=linear[0].out_features,
+        activation_function="relu",
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+    )
+    config._attn_implementation = "eager"
+    peer = reference.MaskFormerDetrDecoderLayer(config).eval()
+    pairs = [(peer.mlp.fc1, linear[0]), (peer.mlp.fc2, linear[1])]
+    for theirs, ours in (
+        (peer.self_attn, layer.self_attention),
+        (peer.encoder_attn, layer.cross_attention),
+    ):
+        pairs += [(theirs.q_proj, ours.to_query), (theirs.k_proj, ours.to_key)]
+        pairs += [(theirs.v_proj, ours.to_value), (theirs.o_proj, ours.out)]
+    norms = peer.self_attn_layer_norm, peer.encoder_attn_layer_norm, peer.final_layer_norm
+    for theirs, ours in (*pairs, *zip(norms, layer.norms, strict=True)):
+        theirs.load_state_dict(ours.state_dict())
+    return peer
 
 
 def _mean(values: np.ndarray) -> float:

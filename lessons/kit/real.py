@@ -11,12 +11,14 @@ import json
 import operator
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
+from torch.nn import functional as F
 
 from lessons.kit.data import Category, Sample, Segments
 from lessons.kit.download import ARCHIVES, data_root
@@ -181,6 +183,36 @@ class CocoPanoptic(_NamedImages):
         if problem:
             raise LessonsError(f"{self._json} {problem} {self._masks / png}: {self._remedy}")
         return _sample(image, masks, labels, crowd)
+
+
+class Smaller(Sequence[Sample]):
+    """The first `count` images of a data set, shrunk until the longer side is `side` pixels.
+
+    Images that are no larger stay as they are. A pixel's segment is that at its centre, so a
+    segment may lose its last pixel: it is then left out. Raises ValueError for a side or a count
+    below 1.
+    """
+
+    def __init__(self, source: Sequence[Sample], side: int, count: int):
+        if side < 1 or count < 1:
+            raise ValueError(f"side and count must be at least 1, not {side} and {count}")
+        self.source, self.side, self.categories = source, side, source.categories
+        self.names = source.names[:count]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.source[range(len(self))[index]]
+        height, width = sample.segments.size
+        scale = self.side / max(height, width)
+        if scale >= 1:
+            return sample
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        image = F.interpolate(sample.image[None], size, mode="bilinear", antialias=True)[0]
+        masks = F.interpolate(sample.segments.masks[None].byte(), size, mode="nearest-exact")[0] > 0
+        kept = masks.flatten(1).any(dim=1)
+        return Sample(image.clamp(0, 1), replace(sample.segments, masks=masks)[kept])
 
 
 def _sample(

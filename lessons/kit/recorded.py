@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -59,6 +59,7 @@ class Plan:
     options: Mapping[str, Any] | None = None  # of the recipe
     changes: Mapping[str, Any] | None = None  # of the budget: steps, batch, …
     weights: bool = True
+    title: str = ""  # what it is, for the table of the README
 
     def recipe(self) -> Recipe:
         """The lesson's recipe with this run's options and budget.
@@ -314,6 +315,24 @@ def load_model(name: str, folder: Path | None = None) -> nn.Module:
     return model.eval()
 
 
+def results_table() -> str:
+    """The README's table: the runs of runs.toml that are recorded, in that order, as Markdown."""
+    columns = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "pq": "PQ", "miou": "mIoU"}
+    headings = ["Run", "What", *columns.values(), "Trained on"]
+    lines = [headings, ["---"] * len(headings)]
+    there = names()
+    for name, run in plans().items():
+        if name not in there:
+            continue
+        report = read(name)
+        scores = [report["scores"].get(key) for key in columns]
+        device = "one CPU core" if report["device"] == "cpu, 1 thread" else report["device"]
+        trained = f"{report['steps']:,} steps of {report['batch']} images, {device}"
+        shown = ["–" if score is None else f"{score:.3f}" for score in scores]
+        lines.append([f"`{name}`", run.title, *shown, trained])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def full_run(name: str) -> tuple[dict[str, Any], nn.Module]:
     """The report and the model of a recorded run; where LESSONS_BUDGET is full, made anew first.
 
@@ -368,6 +387,47 @@ def evaluate_again(
     if torch.cuda.is_available():
         model = model.cuda()
     return evaluate(model, data_set(data, "validation", report["size"], count), metrics)
+
+
+@dataclass(frozen=True)
+class Again:
+    """A recorded run, measured again: its scores then and now, or why that could not be done."""
+
+    name: str
+    then: Mapping[str, float]
+    now: Mapping[str, float]
+    skipped: str = ""
+
+    def differences(self, tolerance: float = 1e-3) -> list[str]:
+        """The scores that are not the same, as "ap is 0.702, not 0.762"."""
+        found = []
+        for key in self.then.keys() | self.now.keys() if not self.skipped else ():
+            old, new = self.then.get(key, math.nan), self.now.get(key, math.nan)
+            both_nan = math.isnan(old) and math.isnan(new)
+            if not both_nan and not abs(old - new) <= tolerance:
+                found.append(f"{key} is {new:.4f}, not {old:.4f}")
+        return sorted(found)
+
+
+def evaluate_all(count: int | None = None) -> Iterator[Again]:
+    """Measure every recorded run that kept weights again, each on its own held-out split.
+
+    A run whose images are not at hand is skipped with the reason. Raises LessonsError, naming
+    the run, where its weights are not those of its run.json or no longer fit the lesson's model.
+    """
+    for name in names():
+        report = read(name)
+        if "weights" not in report:
+            continue
+        count_here = count or report["validated"]
+        then = {key: value for key, value in report["scores"].items() if key != "per_class"}
+        try:
+            data_set(report["data"], "validation", report["size"], count_here)
+        except LessonsError as error:
+            yield Again(name, then, {}, str(error))
+            continue
+        now = evaluate_again(name, count=count_here)
+        yield Again(name, then, {key: x for key, x in now.items() if key != "per_class"})
 
 
 def _exporting(metrics: Mapping[str, Metric], folder: Path, data: str) -> dict[str, Metric]:

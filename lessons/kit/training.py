@@ -138,9 +138,10 @@ def data_set(name: str, split: str = "train", size: int = 128, count: int | None
     """A split of a data set by name, kept in memory as bytes: image, ids, labels.
 
     `name` is "scenes", "four_scenes" (the same four in both splits, for overfitting),
-    "nuclei", "pennfudan" or "coco"; "scenes:SEED" are scenes of another seed. `split` is
-    "train" or "validation". `size` holds for scenes: real images keep theirs. Raises
-    LessonsError for an unknown name and where images are missing.
+    "nuclei", "pennfudan", "coco" or "ten_coco" (the first ten COCO images, the same in both
+    splits); "scenes:SEED" are scenes of another seed. `split` is "train" or "validation".
+    `size` is that of scenes, and of the longer side of ten_coco: other real images keep theirs.
+    Raises LessonsError for an unknown name and where images are missing.
     """
     if split not in ("train", "validation"):
         raise LessonsError(f"{split!r} is no split: choose train or validation")
@@ -161,7 +162,7 @@ def categories(name: str) -> list[Category]:
 
 def _source(name: str, split: str, size: int) -> DataSet:
     """The data set itself, nothing read or drawn yet."""
-    from lessons.kit.real import CocoPanoptic, Nuclei, PennFudan
+    from lessons.kit.real import CocoPanoptic, Nuclei, PennFudan, Smaller
     from lessons.kit.scenes import Scenes
 
     training = split == "train"
@@ -180,9 +181,10 @@ def _source(name: str, split: str, size: int) -> DataSet:
         return PennFudan()
     if name == "coco":
         return CocoPanoptic()
-    raise LessonsError(
-        f"{name!r} is no data set: choose scenes, scenes:SEED, four_scenes, nuclei, pennfudan, coco"
-    )
+    if name == "ten_coco":
+        return Smaller(CocoPanoptic(), size, 10)
+    known = "scenes, scenes:SEED, four_scenes, nuclei, pennfudan, coco, ten_coco"
+    raise LessonsError(f"{name!r} is no data set: choose {known}")
 
 
 class InMemory(Dataset):
@@ -563,13 +565,21 @@ def evaluate(
 ) -> dict[str, Any]:
     """The model's scores on a data set: {"ap": …, "ap50": …}, all metrics in one mapping.
 
-    Predictions are made in float32, `batch` images at a time.
+    In `per_class` a class has one row with the numbers of all metrics. Predictions are made in
+    float32, `batch` images at a time.
     """
     targets = [data[index].segments for index in range(len(data))]
     scores: dict[str, Any] = {}
     for method, metric in metrics.items():
         predictions = predict(model, data, method, batch)
-        scores |= _plain(metric(predictions, targets, data.categories))
+        found = _plain(metric(predictions, targets, data.categories))
+        rows, new_rows = scores.get("per_class", {}), found.pop("per_class", {})
+        scores |= found
+        if rows or new_rows:
+            names = dict.fromkeys((*rows, *new_rows))
+            scores["per_class"] = {
+                name: {**rows.get(name, {}), **new_rows.get(name, {})} for name in names
+            }
     return scores
 
 
