@@ -1,0 +1,569 @@
+"""Homework 09: the exercises on Panoptic FPN, and the mistakes that are known by name."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lessons.homework.answers.panoptic_fpn import (
+    gradient_balance,
+    hard_pixel_loss,
+    merge_stuff_first,
+    panoptic_head,
+)
+from lessons.kit.data import VOID
+from lessons.kit.exercise import Exercise, Homework, Mistake
+
+# ---------------------------------------------------------------- 1. merge_stuff_first
+
+
+def two_answers(generator: torch.Generator) -> Iterator[tuple]:
+    """Blocks of classes with void in them under overlapping rectangles; limits met exactly."""
+    for h, w, n, area in ((24, 31, 6, 20), (20, 20, 9, 45), (28, 17, 5, 60), (16, 40, 8, 30)):
+        blocks = torch.randint(0, 7, (4, 5), generator=generator)
+        blocks[0, 0], blocks[1, 1:4] = VOID, 0
+        semantic = blocks.repeat_interleave(-(-h // 4), 0).repeat_interleave(-(-w // 5), 1)[:h, :w]
+        masks = torch.zeros(n, h, w, dtype=torch.bool)
+        for mask in masks:
+            top, left = (int(torch.randint(side - 4, (), generator=generator)) for side in (h, w))
+            tall, wide = torch.randint(4, 12, (2,), generator=generator).tolist()
+            mask[top : top + tall, left : left + wide] = True
+        scores = torch.randperm(20, generator=generator)[:n] / 20 + 0.04
+        yield masks, torch.randint(3, (n,), generator=generator), scores, semantic, 3, area
+    half = torch.full((8, 10), 3)
+    half[:, 4:] = 0
+    masks = torch.zeros(3, 8, 10, dtype=torch.bool)
+    masks[0, 2:6, 2:6], masks[1, :4, 5:9], masks[2, 2:4, 5:7] = True, True, True
+    labels, scores = torch.tensor([0, 1, 2]), torch.tensor([0.9, 0.5, 0.8])
+    yield masks, labels, scores, half, 3, 5
+    yield masks, labels, scores, half, 3, 32  # the meadow is just large enough
+    yield masks, labels, scores, half, 3, 40  # and too small
+    yield masks[:0], labels[:0], scores[:0], torch.full((8, 10), VOID), 3, 5
+
+
+def stuff_first_with(
+    masks, labels, scores, semantic, num_things, stuff_area, *,
+    hold_small=False, instances_first=False, ascending=False, void_is_stuff=False,
+    among_instances=False, whole_masks=False, half_goes=False, no_overlap=False, all_scores=False,
+    limit_goes=False, above_half=False, as_given=False, map_things=False, listed_last=False,
+):  # fmt: skip
+    """`merge_stuff_first` with parts replaced."""
+    free = torch.ones_like(semantic, dtype=torch.bool)
+    by_instances = torch.zeros_like(free)
+    stuff, things = [], []
+
+    def claim_stuff():
+        for label in semantic.unique().tolist():
+            region = (semantic == label) & free
+            if label == VOID and not void_is_stuff or label < num_things and not map_things:
+                continue
+            large = region.sum() >= stuff_area + limit_goes and region.any()
+            if large:
+                stuff.append((region, label))
+            if large or hold_small:
+                free.logical_and_(~region)
+
+    def claim_things():
+        order = scores.argsort(descending=not ascending, stable=True).tolist()
+        for k in sorted(order) if as_given else order:
+            taken = masks[k] & (by_instances if among_instances else ~free)
+            area, lost = int(masks[k].sum()), int(taken.sum())
+            visible = masks[k] & free
+            too_much = 2 * lost >= area if half_goes else 2 * lost > area
+            too_much = too_much and not no_overlap
+            unsure = scores[k] <= 0.5 if above_half else scores[k] < 0.5
+            if (unsure and not all_scores) or not visible.any() or too_much:
+                continue
+            things.append((masks[k] if whole_masks else visible, int(labels[k])))
+            free.logical_and_(~masks[k])
+            by_instances.logical_or_(visible)
+
+    for step in (claim_things, claim_stuff) if instances_first else (claim_stuff, claim_things):
+        step()
+    rows = things + stuff if listed_last else stuff + things
+    found = torch.stack([mask for mask, _ in rows]) if rows else masks[:0]
+    return found, torch.tensor([label for _, label in rows], dtype=torch.int64)
+
+
+def stuff_first_mistake(**changes):
+    def mistaken(masks, labels, scores, semantic, num_things, stuff_area):
+        arguments = masks, labels, scores, semantic, num_things, stuff_area
+        return stuff_first_with(*arguments, **changes)
+
+    return mistaken
+
+
+STUFF_FIRST = Exercise(
+    merge_stuff_first,
+    two_answers,
+    points=4,
+    minutes=20,
+    mistakes=[
+        Mistake(
+            "things first",
+            stuff_first_mistake(instances_first=True),
+            "This is the order of the lesson. Here the stuff chooses before the things.",
+        ),
+        Mistake(
+            "small stuff keeps its pixels",
+            stuff_first_mistake(hold_small=True),
+            "A region below the area limit gets no segment, but in yours its pixels are taken all "
+            "the same. For whom should they be free?",
+        ),
+        Mistake(
+            "overlap with stuff does not count",
+            stuff_first_mistake(among_instances=True),
+            "You compare an instance with other instances only. Who else may own its pixels?",
+        ),
+        Mistake(
+            "the least sure first",
+            stuff_first_mistake(ascending=True),
+            "Your instances come in the order of rising scores.",
+        ),
+        Mistake(
+            "void is a class",
+            stuff_first_mistake(void_is_stuff=True),
+            "You give a segment to 255. That label says that there is no answer.",
+        ),
+        Mistake(
+            "an instance gets all of its mask",
+            stuff_first_mistake(whole_masks=True),
+            "Your masks overlap: an instance may have those of its pixels that are free.",
+        ),
+        Mistake(
+            "exactly half is too much",
+            stuff_first_mistake(half_goes=True),
+            "You leave out an instance of which exactly half is taken. Read the rule again.",
+        ),
+        Mistake(
+            "nobody is left out",
+            stuff_first_mistake(no_overlap=True),
+            "An instance that is mostly taken still gets its rest. What does rule 2 say of it?",
+        ),
+        Mistake(
+            "no score threshold",
+            stuff_first_mistake(all_scores=True),
+            "You merge instances that the detector does not believe in itself.",
+        ),
+        Mistake(
+            "a score of exactly one half",
+            stuff_first_mistake(above_half=True),
+            "You leave out an instance whose score is exactly ½. Read the rule again.",
+        ),
+        Mistake(
+            "a region of exactly the limit",
+            stuff_first_mistake(limit_goes=True),
+            "You drop a region that has exactly `stuff_area` pixels. Read the rule again.",
+        ),
+        Mistake(
+            "the order of the list",
+            stuff_first_mistake(as_given=True),
+            "Your instances come to their pixels in the order in which they are given. Who should "
+            "be first?",
+        ),
+        Mistake(
+            "things of the map",
+            stuff_first_mistake(map_things=True),
+            "You give a segment to labels of the map that are things. Whose business are those?",
+        ),
+        Mistake(
+            "the instances listed first",
+            stuff_first_mistake(listed_last=True),
+            "Everybody has the right pixels, but your list begins with the instances.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 2. hard_pixel_loss
+
+
+def scored_maps(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Random logits, void in the truth; images of unequal difficulty; nothing but void."""
+    for b, k, h, w, share in ((2, 5, 9, 11, 0.15), (3, 3, 6, 5, 0.5), (1, 4, 7, 7, 0.33)):
+        logits = 2 * torch.randn(b, k, h, w, generator=generator)
+        logits *= 1 + torch.arange(b).view(-1, 1, 1, 1)  # the later image is harder
+        targets = torch.randint(k, (b, h, w), generator=generator)
+        targets[torch.rand(b, h, w, generator=generator) < 0.3] = VOID
+        yield logits, targets, share
+    yield logits, targets, 1.0
+    yield logits, torch.full_like(targets, VOID), 0.2
+
+
+def with_gradient(function, logits, targets, share):
+    """What a loss says and its gradient; zeros where the gradient does not arrive."""
+    leaf = logits.clone().requires_grad_()
+    value = function(leaf, targets, share)
+    gradient = torch.zeros_like(leaf)
+    if isinstance(value, Tensor) and value.requires_grad:
+        found = torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0]
+        gradient = gradient if found is None else found
+    return {"loss": value, "gradient": gradient}
+
+
+def hard_pixels_with(
+    logits, targets, share, *, easiest=False, with_void=False, over_all=False, rounded=math.ceil,
+    by_image=False, total=False, least_sure=False,
+):  # fmt: skip
+    """`hard_pixel_loss` with parts replaced."""
+    each = F.cross_entropy(logits, targets, ignore_index=VOID, reduction="none")
+    judged = targets != VOID
+    if not judged.any():
+        return logits.sum() * 0
+    if by_image:
+        parts = [row[here] for row, here in zip(each, judged, strict=True) if here.any()]
+        return torch.stack([p.topk(math.ceil(share * len(p))).values.mean() for p in parts]).mean()
+    values = each.flatten() if with_void else each[judged]
+    count = max(rounded(share * len(values)), 1)
+    kept = values.topk(count, largest=not easiest).values
+    if least_sure:
+        confidence = logits.softmax(1).amax(1)[judged]
+        kept = values[confidence.topk(count, largest=False).indices]
+    if total:
+        return kept.sum()
+    return kept.sum() / len(values) if over_all else kept.mean()
+
+
+def hard_mistake(**changes):
+    def mistaken(logits, targets, share):
+        return hard_pixels_with(logits, targets, share, **changes)
+
+    return mistaken
+
+
+def hard_detached(logits, targets, share):
+    return hard_pixels_with(logits.detach(), targets, share)
+
+
+def hard_mean_of_nothing(logits, targets, share):
+    each = F.cross_entropy(logits, targets, ignore_index=VOID, reduction="none")
+    each = each[targets != VOID]
+    return each.topk(math.ceil(share * len(each))).values.mean()
+
+
+HARD = Exercise(
+    hard_pixel_loss,
+    scored_maps,
+    points=3,
+    minutes=15,
+    call=with_gradient,
+    mistakes=[
+        Mistake(
+            "the easiest pixels",
+            hard_mistake(easiest=True),
+            "You keep the smallest cross-entropies: pixels that have nothing left to learn.",
+        ),
+        Mistake(
+            "void pixels count",
+            hard_mistake(with_void=True),
+            "Your share is one of all pixels, and the void ones are among them. What is n?",
+        ),
+        Mistake(
+            "divided by all pixels",
+            hard_mistake(over_all=True),
+            "You sum the hard ones and divide by all. Then a smaller share makes a smaller loss, "
+            "however hard its pixels are.",
+        ),
+        Mistake(
+            "rounded down",
+            hard_mistake(rounded=math.floor),
+            "You keep a pixel less than asked. In which direction is share · n rounded?",
+        ),
+        Mistake(
+            "rounded to the nearest",
+            hard_mistake(rounded=round),
+            "You sometimes keep a pixel less than asked. In which direction is share · n rounded?",
+        ),
+        Mistake(
+            "the sum",
+            hard_mistake(total=True),
+            "You sum the hard pixels. Asked is their mean: a loss should not grow with the image.",
+        ),
+        Mistake(
+            "the least sure pixels",
+            hard_mistake(least_sure=True),
+            "You choose the pixels on which the network is least sure of itself. Hard are also "
+            "those on which it is sure and wrong.",
+        ),
+        Mistake(
+            "no gradient",
+            hard_detached,
+            "The number is right, but no gradient reaches the logits: nobody learns from it. "
+            "Where does yours leave the graph?",
+        ),
+        Mistake(
+            "each image by itself",
+            hard_mistake(by_image=True),
+            "You choose the hardest pixels of each image. Asked are those of the whole batch: an "
+            "easy image may have none of them.",
+        ),
+        Mistake(
+            "a mean of nothing",
+            hard_mean_of_nothing,
+            "Right, except where all pixels are void. What is the mean of no numbers?",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 3. gradient_balance
+
+
+def two_gradients(generator: torch.Generator) -> Iterator[tuple[list, list]]:
+    """Gradients of several shapes; some parameters that one loss does not reach; opposite ones."""
+    for scale, lonely in ((1.0, 0), (0.1, 1), (7.0, 2)):
+        shapes = ((4, 3, 3, 3), (4,), (6, 5), (1,))
+        first = [(1 + i) * torch.randn(s, generator=generator) for i, s in enumerate(shapes)]
+        second = [scale * torch.randn(s, generator=generator) + 0.2 * g
+                  for s, g in zip(shapes, first, strict=True)]  # fmt: skip
+        if lonely:
+            first[0], second[2 if lonely == 1 else 3] = None, None
+        yield first, second
+    yield (
+        [torch.tensor([1.0, 2.0]), torch.ones(2, 2)],
+        [torch.tensor([-2.0, -4.0]), -2 * torch.ones(2, 2)],
+    )
+
+
+def zeros(side, other):
+    return [torch.zeros_like(b) if a is None else a for a, b in zip(side, other, strict=True)]
+
+
+def lengths(side):
+    return math.sqrt(sum(float(g.square().sum()) for g in side))
+
+
+def balance_with(first, second, *, ratio=lambda one, two: one / two, dot=None, drop=False):
+    if drop:
+        both = [
+            (a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None
+        ]
+        first, second = ([pair[side] for pair in both] for side in (0, 1))
+    first, second = zeros(first, second), zeros(second, first)
+    one, two = lengths(first), lengths(second)
+    inner = sum(float((a * b).sum()) for a, b in zip(first, second, strict=True))
+    return ratio(one, two), inner / (one * two) if dot is None else dot(first, second)
+
+
+def balance_inverted(first, second):
+    return balance_with(first, second, ratio=lambda one, two: two / one)
+
+
+def balance_squared(first, second):
+    return balance_with(first, second, ratio=lambda one, two: (one / two) ** 2)
+
+
+def balance_dropped(first, second):
+    return balance_with(first, second, drop=True)
+
+
+def balance_by_parameter(first, second):
+    a, b = zeros(first, second), zeros(second, first)
+    pairs = [(lengths([x]), lengths([y])) for x, y in zip(a, b, strict=True)]
+    ratios = [one / two for one, two in pairs if two > 0]
+    return sum(ratios) / len(ratios), balance_with(first, second)[1]
+
+
+def mean_cosine(first, second):
+    both = zip(first, second, strict=True)
+    each = [F.cosine_similarity(a.flatten(), b.flatten(), dim=0).item() for a, b in both]
+    return sum(each) / len(each)
+
+
+def balance_mean_cosine(first, second):
+    return balance_with(first, second, dot=mean_cosine)
+
+
+def balance_shared_cosine(first, second):
+    return balance_with(first, second)[0], balance_with(first, second, drop=True)[1]
+
+
+def balance_angle(first, second):
+    ratio, cosine = balance_with(first, second)
+    return ratio, math.acos(min(max(cosine, -1), 1))
+
+
+def balance_inner_product(first, second):
+    def inner(a, b):
+        return sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
+
+    return balance_with(first, second, dot=inner)
+
+
+def balance_sum_of_lengths(first, second):
+    a, b = zeros(first, second), zeros(second, first)
+    one, two = (sum(lengths([g]) for g in side) for side in (a, b))
+    return one / two, balance_with(first, second)[1]
+
+
+BALANCE = Exercise(
+    gradient_balance,
+    two_gradients,
+    points=3,
+    minutes=15,
+    tolerance=1e-5,
+    mistakes=[
+        Mistake(
+            "the ratio upside down",
+            balance_inverted,
+            "With your weight the second loss would be even further away. Which one is to be "
+            "stretched or shrunk?",
+        ),
+        Mistake(
+            "lengths without the root",
+            balance_squared,
+            "Your ratio is one of squared lengths. A gradient twice as long needs half the weight, "
+            "not a quarter.",
+        ),
+        Mistake(
+            "parameters of one loss are dropped",
+            balance_dropped,
+            "You leave out parameters that only one of the losses depends on. Its gradient there "
+            "still makes it longer.",
+        ),
+        Mistake(
+            "a mean of the parameters' ratios",
+            balance_by_parameter,
+            "You average a ratio of each parameter. All of them together are one vector.",
+        ),
+        Mistake(
+            "a mean of the parameters' cosines",
+            balance_mean_cosine,
+            "You average a cosine of each parameter. All of them together are one vector.",
+        ),
+        Mistake(
+            "the inner product",
+            balance_inner_product,
+            "Your second number grows with the gradients. A cosine lies between −1 and 1.",
+        ),
+        Mistake(
+            "a cosine of the shared parameters",
+            balance_shared_cosine,
+            "Your weight is right. For the cosine you leave out parameters that only one of the "
+            "losses depends on: they add nothing to the inner product, but to a length.",
+        ),
+        Mistake(
+            "the angle",
+            balance_angle,
+            "Your second number is the angle itself. Asked is its cosine.",
+        ),
+        Mistake(
+            "a sum of lengths",
+            balance_sum_of_lengths,
+            "You add the lengths of the parts. How long is a vector whose parts are 3 and 4 long?",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 4. panoptic_head
+
+
+def logits_and_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Smooth logits, some all negative; boxes that overlap, touch the edge; no instances."""
+    for s, n, h, w, shift in ((4, 3, 12, 17, 0.0), (2, 5, 20, 11, -6.0), (3, 2, 9, 9, 2.0)):
+        logits = 2 * torch.randn(1 + s, h, w, generator=generator) + shift
+        logits[0] += 0.5
+        masks = 2 * torch.randn(n, h, w, generator=generator)
+        corner = torch.stack(
+            [torch.randint(side - 5, (n,), generator=generator) for side in (w, h)], 1
+        )
+        size = torch.randint(3, 8, (n, 2), generator=generator)
+        far = torch.minimum(corner + size, torch.tensor([w, h]))
+        yield logits, masks, torch.cat([corner, far], 1)
+    yield logits, masks[:0], torch.zeros(0, 4, dtype=torch.int64)
+
+
+def head_with(
+    logits, mask_logits, boxes, *, outside=-torch.inf, thing=True, far=0, sigmoid=False,
+    everywhere=False, product=False, swapped=False, things_first=False, any_thing=False,
+    thing_last=False,
+):  # fmt: skip
+    """`panoptic_head` with parts replaced."""
+    h, w = logits.shape[1:]
+    if thing_last:
+        logits = logits.roll(1, 0)
+    y, x = torch.arange(h)[:, None], torch.arange(w)
+    x0, y0, x1, y1 = boxes.T[..., None, None]
+    if swapped:
+        x0, y0, x1, y1 = y0, x0, y1, x1
+    inside = (x >= x0) & (x < x1 + far) & (y >= y0) & (y < y1 + far)
+    masks = mask_logits.sigmoid() if sigmoid else mask_logits
+    things = logits[0] * masks if product else masks + logits[0] * thing
+    things = things if everywhere else things.masked_fill(~inside, outside)
+    if any_thing:
+        return torch.cat([logits, things]).argmax(dim=0) - 1
+    order = [things, logits[1:]] if things_first else [logits[1:], things]
+    return torch.cat(order).argmax(dim=0)
+
+
+def head_mistake(**changes):
+    def mistaken(logits, mask_logits, boxes):
+        return head_with(logits, mask_logits, boxes, **changes)
+
+    return mistaken
+
+
+HEAD = Exercise(
+    panoptic_head,
+    logits_and_masks,
+    points=4,
+    minutes=25,
+    stretch=True,
+    mistakes=[
+        Mistake(
+            "zero outside the box",
+            head_mistake(outside=0.0),
+            "Outside its box your instance has the logit 0. Where all stuff is negative, it wins.",
+        ),
+        Mistake(
+            "the box is forgotten",
+            head_mistake(everywhere=True),
+            "Your instances win pixels outside their boxes.",
+        ),
+        Mistake(
+            "masks only",
+            head_mistake(thing=False),
+            "Your instances ask the mask alone. What does the branch say about the pixel?",
+        ),
+        Mistake(
+            "the far edges are inside",
+            head_mistake(far=1),
+            "Your boxes are one pixel too wide and too tall.",
+        ),
+        Mistake(
+            "a probability for the mask",
+            head_mistake(sigmoid=True),
+            "You add a sigmoid of the mask to a logit of the branch: two different units, and a "
+            "mask that says no can only add to an instance.",
+        ),
+        Mistake(
+            "a product",
+            head_mistake(product=True),
+            "You multiply two logits. Two that say no would make a yes.",
+        ),
+        Mistake(
+            "the instances counted first",
+            head_mistake(things_first=True),
+            "Your numbers begin with the instances. Which ones belong to the stuff?",
+        ),
+        Mistake(
+            "thing wins a pixel",
+            head_mistake(any_thing=True),
+            'Some of your pixels go to the channel "thing" itself. It is nobody: it may only help '
+            "an instance.",
+        ),
+        Mistake(
+            "the last channel for thing",
+            head_mistake(thing_last=True),
+            'You take the last channel for "thing". Which one is it?',
+        ),
+        Mistake(
+            "x and y exchanged",
+            head_mistake(swapped=True),
+            "Your boxes run along the wrong axes. Which axis of an image is x?",
+        ),
+    ],
+)
+
+homework = Homework("Homework 09: Panoptic FPN", [STUFF_FIRST, HARD, BALANCE, HEAD])
+check, score_board = homework.check, homework.score_board

@@ -1,0 +1,380 @@
+# Built by `lessons build` from notebooks/09_panoptic_fpn.ipynb: edit that, not this.
+"""Panoptic FPN.
+
+You build one network that gives every pixel its class and every thing its number, from a detector,
+a map of classes, and a rule for who owns a pixel.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lessons.average_precision import evaluate_instances
+from lessons.faster_rcnn import FeaturePyramid, in_full_precision
+from lessons.kit.backbone import Backbone, group_norm
+from lessons.kit.data import VOID, Category, Segments, semantic_map
+from lessons.kit.training import Budget, Recipe, categories
+from lessons.mask_rcnn import Detections, MaskRCNNParts, batch_images, detect, instance_losses
+from lessons.panoptic_quality import panoptic_quality
+
+
+def count_pixels(
+    predicted: Int[Tensor, "h w"], true: Int[Tensor, "h w"], num_classes: int
+) -> Int[np.ndarray, "rows columns"]:
+    """The confusion matrix of one image: row i, column j counts pixels of class i called j.
+
+    The last row is void in the truth, the last column void in the prediction. Raises ValueError
+    for maps of two sizes and for a label that is neither one of 0 … K−1 nor 255 (void).
+    """
+    if predicted.shape != true.shape:
+        raise ValueError(f"predicted map is {tuple(predicted.shape)}, true {tuple(true.shape)}")
+    maps = []
+    for name, labels in (("predicted", predicted), ("true", true)):
+        labels = labels.cpu().numpy()
+        unknown = labels[((labels < 0) | (labels >= num_classes)) & (labels != VOID)]
+        if len(unknown):
+            raise ValueError(f"{name} label {unknown[0]} is none of {num_classes} categories")
+        maps.append(np.minimum(labels, num_classes).astype(np.int64))
+    side = num_classes + 1
+    pairs = maps[1] * side + maps[0]
+    return np.bincount(pairs.ravel(), minlength=side**2).reshape(side, side)
+
+
+def evaluate_semantic(
+    predictions: Sequence[Int[Tensor, "_ _"]],
+    targets: Sequence[Segments],
+    categories: Sequence[Category],
+) -> dict[str, float | dict]:
+    """Mean IoU and pixel accuracy of a data set, from maps of classes.
+
+    A class's IoU is that of its pixels in all images together; `miou` is the mean over the
+    classes that occur in truth or prediction, `per_class` has by name each one's `iou`. Void
+    pixels of the truth are not judged; void (255) in the prediction is wrong. NaN where there
+    is nothing to average. Raises ValueError, naming the image, for a prediction of another size
+    or with a label that is no category.
+    """
+    if len(predictions) != len(targets):
+        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
+    k = len(categories)
+    counts = np.zeros((k + 1, k + 1), dtype=np.int64)
+    for i, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
+        try:
+            counts += count_pixels(prediction, semantic_map(target), k)
+        except ValueError as error:
+            raise ValueError(f"image {i}: {error}") from None
+    judged = counts[:k]  # the last row is void in the truth
+    hit = judged.diagonal()
+    union = judged.sum(1) + judged[:, :k].sum(0) - hit
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: a class that does not occur
+        iou, accuracy = hit / union, np.divide(hit.sum(), judged.sum())
+    present = iou[union > 0]
+    return {
+        "miou": float(present.mean()) if len(present) else float("nan"),
+        "pixel_accuracy": float(accuracy),
+        "per_class": {c.name: {"iou": float(x)} for c, x in zip(categories, iou, strict=True)},
+    }
+
+
+class SemanticBranch(nn.Module):
+    """Class logits at a pyramid's finest stride, from all its levels (Kirillov et al. 2019).
+
+    Each level goes through 3×3 convolutions with GroupNorm and ReLU, with a bilinear doubling
+    after each until it has the finest size (the finest has one convolution and no doubling);
+    the sum of the levels goes through a 1×1 convolution. The paper's `hidden` is 128.
+    """
+
+    def __init__(self, channels: int, num_classes: int, hidden: int = 64, levels: int = 4):
+        super().__init__()
+        self.levels = nn.ModuleList()
+        for level in range(levels):
+            layers: list[nn.Module] = []
+            for number in range(max(level, 1)):
+                inside = channels if number == 0 else hidden
+                layers += [nn.Conv2d(inside, hidden, 3, padding=1, bias=False)]
+                layers += [group_norm(hidden), nn.ReLU(inplace=True)]
+                layers += [nn.Upsample(scale_factor=2, mode="bilinear")] if level else []
+            self.levels.append(nn.Sequential(*layers))
+        self.classes = nn.Conv2d(hidden, num_classes, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(self.classes.weight, std=0.01)
+        nn.init.zeros_(self.classes.bias)
+
+    def forward(self, features: Sequence[Float[Tensor, "b c _ _"]]) -> Float[Tensor, "b k h w"]:
+        """Logits of the size of `features[0]`; every level is half as large as the one before."""
+        if len(features) != len(self.levels):
+            raise ValueError(f"{len(features)} features for {len(self.levels)} levels")
+        total = sum(level(x) for level, x in zip(self.levels, features, strict=True))
+        return self.classes(total)
+
+
+def thing_or_stuff(labels: Int[Tensor, "h w"], num_things: int) -> Int[Tensor, "h w"]:
+    """What the semantic branch should say: 0 for any thing, then the stuff; void stays 255."""
+    channel = (labels - num_things + 1).clamp(min=0)
+    return torch.where(labels == VOID, VOID, channel)
+
+
+def semantic_loss(
+    logits: Float[Tensor, "b k h w"], targets: Int[Tensor, "b h w"]
+) -> Float[Tensor, ""]:
+    """L_sem: cross-entropy, the mean over the pixels that are not void; 0 where there are none."""
+    total = F.cross_entropy(in_full_precision(logits), targets, ignore_index=VOID, reduction="sum")
+    return total / (targets != VOID).sum().clamp(min=1)
+
+
+def merge_panoptic(
+    instances: Segments,
+    semantic: Int[Tensor, "h w"],
+    *,
+    num_things: int,
+    score_threshold: float = 0.5,
+    overlap_threshold: float = 0.5,
+    stuff_area: int = 4096,
+) -> Segments:
+    """One disjoint answer from a detector's masks and a map of classes (Kirillov et al. 2019).
+
+    Instances claim their pixels, best score first. One below `score_threshold` is left out, and
+    one of which more than `overlap_threshold` is taken already. Then every stuff class of
+    `semantic` (labels ≥ `num_things`, not void) gets what is still free, if that is at least
+    `stuff_area` pixels. Equal to panopticapi's combine script, but for segments that are left
+    without a pixel: those are dropped. The result lists the instances in their order, then the
+    stuff by label, with a score of 1.
+
+    Raises ValueError for two sizes, for instances without scores, and for those that are no
+    thing.
+    """
+    limits = score_threshold, overlap_threshold
+    free, claimed, kept = _claim(instances, semantic, num_things, *limits)
+    classes = semantic.cpu().numpy()
+    left = np.bincount(classes[free].clip(min=0), minlength=VOID + 1)  # by label
+    left[:num_things], left[VOID] = 0, 0
+    stuff = np.flatnonzero(left >= max(stuff_area, 1)).tolist()
+    claimed += [free & (classes == label) for label in stuff]
+    masks = np.stack(claimed) if claimed else np.zeros((0, *classes.shape), dtype=bool)
+    labels, scores = instances.labels[kept], instances.scores[kept]
+    return Segments(
+        torch.from_numpy(masks).to(labels.device),
+        torch.cat([labels, labels.new_tensor(stuff)]),
+        torch.cat([scores, scores.new_ones(len(stuff))]),
+    )
+
+
+def _claim(
+    instances: Segments,
+    semantic: Int[Tensor, "h w"],
+    num_things: int,
+    score_threshold: float,
+    overlap_threshold: float,
+) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
+    """The pixels that the instances leave free, what each of the kept ones gets, and which."""
+    if tuple(semantic.shape) != instances.size:
+        raise ValueError(f"semantic is {tuple(semantic.shape)}, the instances {instances.size}")
+    if instances.scores is None:
+        raise ValueError("instances must have scores: the best claims its pixels first")
+    strange = instances.labels[(instances.labels < 0) | (instances.labels >= num_things)]
+    if len(strange):
+        raise ValueError(f"instance label {int(strange[0])} is none of {num_things} things")
+    masks, scores = instances.masks.cpu().numpy(), instances.scores
+    order = scores.argsort(descending=True, stable=True)
+    free, claimed, kept = np.ones(masks.shape[1:], dtype=bool), [], []
+    for k in order[scores[order] >= score_threshold].tolist():
+        visible = masks[k] & free
+        area, left = np.count_nonzero(masks[k]), np.count_nonzero(visible)
+        if left and (area - left) / area <= overlap_threshold:
+            free ^= visible
+            claimed.append(visible)
+            kept.append(k)
+    return free, claimed, kept
+
+
+def classes_of_pixels(
+    logits: Float[Tensor, "k h w"], instances: Segments, num_things: int
+) -> Int[Tensor, "h w"]:
+    """The class 0 … K−1 of each pixel, from the branch's logits ("thing" first, then the stuff).
+
+    Where the branch says "thing", the class is that of the best instance that covers the pixel
+    (`instances`, best first), and the best stuff class where none does.
+    """
+    stuff = logits[1:].argmax(dim=0) + num_things
+    classes = stuff.clone()
+    for k in reversed(range(len(instances))):  # the best is written last
+        classes[instances.masks[k]] = instances.labels[k]
+    return torch.where(logits.argmax(dim=0) == 0, classes, stuff)
+
+
+def paste_detections(
+    model: MaskRCNNParts, found: Detections, sizes: Sequence[tuple[int, int]]
+) -> list[Segments]:
+    """Each image's detections as masks of its size, best first; they may overlap."""
+    answers = []
+    for number, size in enumerate(sizes):
+        own = torch.where(found.rois[:, 0] == number)[0]
+        soft = model.paste_masks(found.masks[own], found.rois[own, 1:], size)
+        answer = Segments(soft >= 0.5, found.labels[own], found.scores[own])
+        answers.append(answer[answer.masks.flatten(1).any(dim=1)])
+    return answers
+
+
+class PanopticParts(MaskRCNNParts):
+    """The parts of a Panoptic FPN, every one a keyword: see `PanopticFPN`."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_things: int,
+        *,
+        channels: int = 64,
+        semantic_branch: nn.Module | None = None,
+        semantic_backbone: nn.Module | None = None,
+        semantic_weight: float = 0.5,
+        panoptic_score: float = 0.5,
+        panoptic_overlap: float = 0.5,
+        stuff_share: float = 1 / 75,
+        **parts: Any,
+    ):
+        if not 0 < num_things < num_classes:
+            raise ValueError(
+                f"num_things must be between 0 and the {num_classes} classes, not {num_things}"
+            )
+        super().__init__(num_things, channels=channels, **parts)
+        self.num_things, self.semantic_weight = num_things, semantic_weight
+        self.panoptic_score, self.panoptic_overlap = panoptic_score, panoptic_overlap
+        self.stuff_share = stuff_share
+        self.semantic_branch = semantic_branch or SemanticBranch(
+            channels, num_classes - num_things + 1
+        )
+        self.semantic_backbone = semantic_backbone
+        self.semantic_pyramid = semantic_backbone and FeaturePyramid(
+            semantic_backbone.channels, channels
+        )
+
+
+class PanopticPass(PanopticParts):
+    """The ways through the parts: see `PanopticFPN`."""
+
+    def semantic_logits(
+        self, batch: Float[Tensor, "b 3 h w"], features: Sequence[Float[Tensor, "b c _ _"]]
+    ) -> Float[Tensor, "b k h w"]:
+        """The branch's logits at the batch's size, from these features unless it has its own."""
+        if self.semantic_backbone is not None:
+            features = self.semantic_pyramid(self.semantic_backbone(batch))
+        logits = self.semantic_branch(features[:4])
+        return F.interpolate(logits, size=batch.shape[-2:], mode="bilinear")
+
+    @torch.no_grad()
+    def answers(
+        self, images: Sequence[Float[Tensor, "3 _ _"]]
+    ) -> tuple[list[Segments], list[Float[Tensor, "k _ _"]]]:
+        """What both branches say of each image: its instances, and the logits of its pixels."""
+        batch, sizes = batch_images(images, self.mean, self.std)
+        features = self.pyramid(self.backbone(batch))
+        found = detect(self, features, tuple(batch.shape[-2:]), sizes)
+        logits = self.semantic_logits(batch, features)
+        own = [each[:, :h, :w] for each, (h, w) in zip(logits, sizes, strict=True)]
+        return paste_detections(self, found, sizes), own
+
+    def merge(self, found: Segments, logits: Float[Tensor, "k h w"]) -> Segments:
+        """One image's instances and logits as one answer, with this model's thresholds."""
+        return merge_panoptic(
+            found,
+            logits.argmax(dim=0) + self.num_things - 1,  # "thing" is below all stuff
+            num_things=self.num_things,
+            score_threshold=self.panoptic_score,
+            overlap_threshold=self.panoptic_overlap,
+            stuff_area=round(self.stuff_share * logits[0].numel()),
+        )
+
+
+class PanopticFPN(PanopticPass):
+    """Mask R-CNN and a semantic branch on one feature pyramid (Kirillov et al. 2019).
+
+    `num_classes` counts all categories, `num_things` those that come first. Keywords:
+    `semantic_weight` is λ_s of the joint loss; `panoptic_score`, `panoptic_overlap` and
+    `stuff_share` (of the image's pixels) are the thresholds of the merge; a `semantic_backbone`
+    gives the branch a network of its own; the others are those of `MaskRCNN`. Crowds are no
+    targets of the detector, but thing pixels for the branch.
+    """
+
+    def forward(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The detector's five losses, and `semantic`, weighted: their sum is the joint loss."""
+        batch, sizes = batch_images(images, self.mean, self.std)
+        features = self.pyramid(self.backbone(batch))
+        losses = instance_losses(self, features, tuple(batch.shape[-2:]), sizes, segments)
+        logits = self.semantic_logits(batch, features)
+        targets = torch.full_like(logits[:, 0], VOID, dtype=torch.int64)  # the padding too is void
+        for target, own, (h, w) in zip(targets, segments, sizes, strict=True):
+            target[:h, :w] = thing_or_stuff(semantic_map(own), self.num_things)
+        return losses | {"semantic": self.semantic_weight * semantic_loss(logits, targets)}
+
+    def predict_instances(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:
+        """The detector's masks, labels and scores, best first; they may overlap."""
+        return self.answers(images)[0]
+
+    def predict_semantic(
+        self, images: Sequence[Float[Tensor, "3 _ _"]]
+    ) -> list[Int[Tensor, "_ _"]]:
+        """The class 0 … K−1 of each pixel; the detector says which thing it is."""
+        pairs = zip(*self.answers(images), strict=True)
+        return [classes_of_pixels(logits, found, self.num_things) for found, logits in pairs]
+
+    def predict_panoptic(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:
+        """Disjoint segments of each image: both answers merged."""
+        pairs = zip(*self.answers(images), strict=True)
+        return [self.merge(found, logits) for found, logits in pairs]
+
+
+NARROW = (16, 48, 64, 80)  # channels of a backbone; two, with pyramids, count as much as one
+
+
+def recipe(data: str = "scenes", shared: bool = True, **options: Any) -> Recipe:
+    """How Panoptic FPN is trained: `fit(recipe())`, or `lessons train panoptic_fpn`.
+
+    With shared=False the two branches have a backbone and a pyramid each, narrower ones, so that
+    both systems have as many parameters; other options are PanopticFPN's keywords.
+    """
+    kinds = categories(data)
+    things = sum(category.is_thing for category in kinds)
+    if not isinstance(shared, bool):
+        raise ValueError(f"shared must be True or False, not {shared!r}")
+
+    def model() -> PanopticFPN:
+        if shared:
+            return PanopticFPN(len(kinds), things, **options)
+        own = {name: Backbone(NARROW) for name in ("backbone", "semantic_backbone")}
+        return PanopticFPN(len(kinds), things, **own, **options)
+
+    return Recipe(
+        system="panoptic_fpn",
+        model=model,
+        metrics={
+            "predict_panoptic": panoptic_quality,
+            "predict_instances": evaluate_instances,
+            "predict_semantic": evaluate_semantic,
+        },
+        budgets=_budgets(data),
+        data=data,
+        options={"shared": shared, **options},
+    )
+
+
+def _budgets(data: str) -> dict[str, Budget]:
+    if data == "four_scenes":
+        few = Budget(190, batch=2, size=64, mirror=False, learning_rate=2e-3)
+        return {"test": few, "quick": replace(few, steps=600), "full": replace(few, steps=600)}
+    if data == "ten_coco":
+        ten = Budget(1500, batch=2, size=256, mirror=False, learning_rate=2e-3)
+        tiny = replace(ten, steps=4, size=64)
+        return {"test": tiny, "quick": replace(ten, steps=60), "full": ten}
+    full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3)
+    quick = replace(full, steps=200, batch=8, count=1000, evaluations=1)
+    tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
+    return {"test": tiny, "quick": quick, "full": full}
