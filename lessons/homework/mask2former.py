@@ -1,0 +1,452 @@
+"""Homework 12: the exercises on Mask2Former, and the mistakes that are known by name."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lessons.homework.answers.mask2former import (
+    attention_bias,
+    deform,
+    importance_estimate,
+    masked_attention,
+)
+from lessons.kit.exercise import Exercise, Homework, Mistake
+
+
+def gradient(value: object, *leaves: Tensor) -> list[Tensor]:
+    """What the leaves hear of a value, weighted so that nothing cancels; zeros for nothing."""
+    heard: list[Tensor | None] = [None] * len(leaves)
+    if isinstance(value, Tensor) and value.requires_grad:
+        weight = torch.linspace(-1, 2, value.numel(), dtype=value.dtype).view(value.shape)
+        heard = list(torch.autograd.grad((weight * value).sum(), leaves, allow_unused=True))
+    return [
+        torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, heard, strict=True)
+    ]
+
+
+# ---------------------------------------------------------------- 1. masked_attention
+
+
+def queries_and_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+    """Masks that are empty, full, mixed; logits near the border; one query, one cell."""
+    for q, s, c, d, shift, dtype in (
+        (3, 7, 4, 2, 0.0, torch.float64),
+        (5, 6, 9, 3, -0.8, torch.float32),
+        (1, 1, 2, 1, -1.0, torch.float64),
+        (4, 8, 3, 5, 0.2, torch.float32),
+    ):
+        queries, keys = (torch.randn(n, c, generator=generator, dtype=dtype) for n in (q, s))
+        masks = torch.randn(q, s, generator=generator, dtype=dtype) + shift
+        masks[0] = -1 - masks[0].abs()  # this query has painted nothing
+        masks[-1, -1] = 0.3  # above ½, but below 0.5 as a number
+        values = torch.randn(s, d, generator=generator, dtype=dtype)
+        yield queries, keys, values, masks
+
+
+def with_gradients(
+    function: Callable, queries: Tensor, keys: Tensor, values: Tensor, mask_logits: Tensor
+) -> dict[str, Tensor]:
+    """The answer, and what queries and keys hear of it."""
+    leaves = queries.clone().requires_grad_(), keys.clone().requires_grad_()
+    answer = function(*leaves, values, mask_logits)
+    heard = gradient(answer, *leaves)
+    return {"X": answer, "gradient of queries": heard[0], "gradient of keys": heard[1]}
+
+
+def attend(
+    blocked=lambda x: x < 0,
+    never=-math.inf,
+    mend=True,
+    root=True,
+    after=False,
+    empty=None,
+):
+    """`masked_attention` with one of its parts exchanged."""
+
+    def answer(queries, keys, values, mask_logits):
+        no = blocked(mask_logits)
+        if mend:
+            no = no & ~no.all(dim=1, keepdim=True)
+        scores = queries @ keys.T / (math.sqrt(queries.shape[1]) if root else 1)
+        if after:
+            return (scores.softmax(dim=1) * ~no) @ values
+        found = scores.masked_fill(no, never).softmax(dim=1) @ values
+        return found if empty is None else found.nan_to_num(empty)
+
+    return answer
+
+
+def one_mask_for_all(queries, keys, values, mask_logits):
+    together = mask_logits.amax(dim=0, keepdim=True).expand_as(mask_logits)
+    return attend()(queries, keys, values, together)
+
+
+ATTENTION = Exercise(
+    masked_attention,
+    queries_and_masks,
+    points=3,
+    minutes=20,
+    tolerance=1e-5,
+    call=with_gradients,
+    mistakes=[
+        Mistake(
+            "NaN where nothing is left",
+            attend(mend=False),
+            "A query whose mask is below ½ everywhere becomes NaN in yours: the softmax of "
+            "nothing but −∞. Where may such a query look?",
+        ),
+        Mistake(
+            "0 where nothing is left",
+            attend(mend=False, empty=0.0),
+            "A query with an empty mask gets 0 from you. It was to look everywhere.",
+        ),
+        Mistake(
+            "the wrong side",
+            attend(lambda x: x >= 0),
+            "Your queries look at everything except their own mask.",
+        ),
+        Mistake(
+            "a threshold of ½ on the logit",
+            attend(lambda x: x < 0.5),
+            "You compare the logit with ½. Which logit belongs to a probability of ½?",
+        ),
+        Mistake(
+            "only discouraged",
+            attend(never=-1.0),
+            "A blocked cell still weighs something in yours: what must its score be, so that its "
+            "weight is 0?",
+        ),
+        Mistake(
+            "masked after the softmax",
+            attend(after=True),
+            "You take the weights of blocked cells away after the softmax. What do the others "
+            "sum to then?",
+        ),
+        Mistake(
+            "without the root of c",
+            attend(root=False),
+            "Your scores are too large: look at what the products are divided by.",
+        ),
+        Mistake(
+            "one mask for all",
+            one_mask_for_all,
+            "All of your queries look where any of them has painted. Each has a mask of its own.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 2. attention_bias
+
+
+def soft_masks(generator: torch.Generator) -> Iterator[tuple]:
+    """Smaller, larger, of other proportions; logits that underflow."""
+    for b, q, size, target, sharpness, dtype in (
+        (2, 3, (8, 12), (4, 6), 1.0, torch.float64),
+        (1, 2, (6, 5), (3, 2), 0.5, torch.float32),
+        (1, 1, (4, 4), (7, 9), 2.0, torch.float32),
+    ):
+        yield 3 * torch.randn(b, q, *size, generator=generator, dtype=dtype), target, sharpness
+    yield torch.full((1, 2, 4, 4), -200.0), (2, 2), 1.5
+
+
+def with_mask_gradient(
+    function: Callable, mask_logits: Tensor, size: tuple[int, int], sharpness: float
+) -> dict[str, Tensor]:
+    """The bias, and what the mask hears of it."""
+    leaf = mask_logits.clone().requires_grad_()
+    bias = function(leaf, size, sharpness)
+    return {"bias": bias, "gradient of mask_logits": gradient(bias, leaf)[0]}
+
+
+def bias(resize=None, log=F.logsigmoid, detach=True, inside=False):
+    """`attention_bias` with one of its parts exchanged."""
+    resize = resize or resized()
+
+    def answer(mask_logits, size, sharpness):
+        x = resize(mask_logits.detach() if detach else mask_logits, size).flatten(2)
+        return log(sharpness * x) if inside else sharpness * log(x)
+
+    return answer
+
+
+def resized(mode="bilinear", **how):
+    return lambda x, size: F.interpolate(x, size, mode=mode, **how)
+
+
+def probabilities_resized(mask_logits, size, sharpness):
+    soft = mask_logits.detach().sigmoid()
+    return sharpness * resized()(soft, size).flatten(2).log()
+
+
+def step(x):
+    return torch.where(x < 0, -math.inf, 0.0).to(x)
+
+
+BIAS = Exercise(
+    attention_bias,
+    soft_masks,
+    points=3,
+    minutes=20,
+    tolerance=1e-5,
+    call=with_mask_gradient,
+    mistakes=[
+        Mistake(
+            "a gradient through the mask",
+            bias(detach=False),
+            "The values are right, but the mask hears of them: where the next layer would like "
+            "to look would change what this layer has painted.",
+        ),
+        Mistake(
+            "corners aligned",
+            bias(resized(align_corners=True)),
+            "Your resizing puts the outermost cells' centres on one another. Here 0 is the outer "
+            "edge of the first cell, in both sizes.",
+        ),
+        Mistake(
+            "the nearest cell",
+            bias(resized("nearest")),
+            "You take the nearest cell. The mask was to be resized bilinearly.",
+        ),
+        Mistake(
+            "probabilities resized",
+            probabilities_resized,
+            "You resize the probabilities and take the log of their mean. The logits were to be "
+            "resized.",
+        ),
+        Mistake(
+            "the log of 0",
+            bias(log=lambda x: x.sigmoid().log()),
+            "Right for moderate logits. At −200 the sigmoid is 0 and its log −∞: a row of those "
+            "is NaN after the softmax. Which function does both steps at once?",
+        ),
+        Mistake(
+            "no log",
+            bias(log=torch.sigmoid),
+            "You add the mask itself. Inside the bias is to be about 0, outside very negative.",
+        ),
+        Mistake(
+            "the sharpness inside",
+            bias(inside=True),
+            "You sharpen the logit, and then take the log of its sigmoid. The factor stands "
+            "before the log: m to the power of the sharpness.",
+        ),
+        Mistake(
+            "all or nothing",
+            bias(log=step),
+            "This is the lesson's hard mask. Here it is to be soft.",
+        ),
+        Mistake(
+            "the log of the background",
+            bias(log=lambda x: F.logsigmoid(-x)),
+            "Your bias is 0 outside of the mask and negative inside.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 3. importance_estimate
+
+
+def chosen_pixels(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Sure and unsure pixels of both signs; pixels drawn twice; a single one."""
+    for n, k, scale, dtype in (
+        (30, 12, 3.0, torch.float64),
+        (50, 80, 1.0, torch.float32),
+        (7, 1, 2.0, torch.float64),
+        (1, 4, 1.0, torch.float32),
+    ):
+        logits = scale * torch.randn(n, generator=generator, dtype=dtype) - 0.5
+        losses = torch.rand(n, generator=generator, dtype=dtype) * 3
+        yield logits, losses, torch.randint(n, (k,), generator=generator)
+
+
+def estimate(
+    uncertain=lambda x: torch.exp(-x.abs()),
+    hard=0.75,
+    combine=lambda losses, p, n: (losses / (n * p)).mean(),
+):
+    """`importance_estimate` with one of its parts exchanged."""
+
+    def answer(logits, losses, chosen):
+        u = uncertain(logits)
+        p = hard * u / u.sum() + (1 - hard) / len(logits)
+        return combine(losses[chosen], p[chosen], len(logits))
+
+    return answer
+
+
+ESTIMATE = Exercise(
+    importance_estimate,
+    chosen_pixels,
+    points=4,
+    minutes=25,
+    tolerance=1e-5,
+    mistakes=[
+        Mistake(
+            "the plain mean",
+            estimate(combine=lambda losses, p, n: losses.mean()),
+            "This is the mean of what was drawn. Unsure pixels are drawn more often than once in "
+            "N: how much must each of them count?",
+        ),
+        Mistake(
+            "N forgotten",
+            estimate(combine=lambda losses, p, n: (losses / p).mean()),
+            "On average this is the sum over all pixels.",
+        ),
+        Mistake(
+            "multiplied, not divided",
+            estimate(combine=lambda losses, p, n: (losses * n * p).mean()),
+            "You count those most that are drawn most anyway. They should count less.",
+        ),
+        Mistake(
+            "weights that sum to 1",
+            estimate(combine=lambda losses, p, n: (losses / p).sum() / (1 / p).sum()),
+            "You divide by the sum of the weights. That is steadier, but not right on average "
+            "for a few draws; divide by what you know.",
+        ),
+        Mistake(
+            "the sum",
+            estimate(combine=lambda losses, p, n: (losses / (n * p)).sum()),
+            "Each draw alone estimates the mean already. What do you do with K estimates?",
+        ),
+        Mistake(
+            "only the unsure part",
+            estimate(hard=1.0),
+            "Right if all draws were in proportion to u. A quarter of them takes any pixel alike.",
+        ),
+        Mistake(
+            "the shares exchanged",
+            estimate(hard=0.25),
+            "You have the shares of the two kinds of draws the wrong way round.",
+        ),
+        Mistake(
+            "unsure where the logit is small",
+            estimate(lambda x: torch.exp(-x)),
+            "You call a pixel the more uncertain, the more surely it is background. Where is a "
+            "mask undecided?",
+        ),
+        Mistake(
+            "the sure pixels",
+            estimate(lambda x: torch.exp(x.abs())),
+            "Your u is largest where the logit is far from 0: that is certainty.",
+        ),
+        Mistake(
+            "p(1 − p)",
+            estimate(lambda x: x.sigmoid() * (-x).sigmoid()),
+            "That is a sensible uncertainty, but the draws were made with another u: their "
+            "probability decides.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 4. deform
+
+
+def looks(generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+    """Maps that are not square, places inside, at the edges and outside; a single cell."""
+    for h, w, c, q, k, reach, dtype in (
+        (4, 7, 3, 6, 4, 1.5, torch.float64),
+        (5, 3, 2, 8, 2, 3.0, torch.float32),
+        (1, 1, 1, 5, 3, 0.8, torch.float64),
+        (6, 6, 4, 3, 1, 0.0, torch.float32),
+    ):
+        values = torch.randn(h, w, c, generator=generator, dtype=dtype)
+        references = torch.rand(q, 2, generator=generator, dtype=dtype)
+        offsets = reach * torch.randn(q, k, 2, generator=generator, dtype=dtype)
+        weights = torch.rand(q, k, generator=generator, dtype=dtype) + 0.1
+        yield values, references, offsets, weights / weights.sum(1, keepdim=True)
+
+
+def corners(
+    place=lambda r, o, size: r[:, None] * size - 0.5 + o,
+    whole=torch.floor,
+    inside=True,
+    nearest=False,
+    weigh=True,
+):
+    """`deform` with one of its parts exchanged."""
+
+    def gathered(values, references, offsets, weights):
+        h, w, c = values.shape
+        at = place(references, offsets, references.new_tensor([w, h]))
+        low = at.round() if nearest else whole(at)
+        beyond = torch.zeros_like(at) if nearest else at - low
+        out = values.new_zeros(len(references), c)
+        for right, down in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            j, i = low[..., 0].long() + right, low[..., 1].long() + down
+            near = beyond[..., 0] if right else 1 - beyond[..., 0]
+            near = near * (beyond[..., 1] if down else 1 - beyond[..., 1])
+            if inside:
+                near = near * ((i >= 0) & (i < h) & (j >= 0) & (j < w))
+            share = weights if weigh else torch.full_like(weights, 1 / weights.shape[1])
+            found = values[i.clamp(0, h - 1), j.clamp(0, w - 1)]
+            out = out + ((share * near)[..., None] * found).sum(dim=1)
+        return out
+
+    return gathered
+
+
+def exchanged(values, references, offsets, weights):
+    """x taken for y."""
+    turned = values.transpose(0, 1)
+    return deform(turned, references, offsets, weights)
+
+
+DEFORM = Exercise(
+    deform,
+    looks,
+    points=4,
+    minutes=35,
+    stretch=True,
+    tolerance=1e-4,
+    mistakes=[
+        Mistake(
+            "corners aligned",
+            corners(lambda r, o, size: r[:, None] * (size - 1) + o),
+            "In yours x = 0 is the centre of the first cell and x = 1 that of the last. Where "
+            "does the task put the centre of cell j?",
+        ),
+        Mistake(
+            "half a cell off",
+            corners(lambda r, o, size: r[:, None] * size + o),
+            "All places are half a cell too far to the right and down: cell 0 has its centre at "
+            "½/w, not at 0.",
+        ),
+        Mistake(
+            "offsets in images",
+            corners(lambda r, o, size: (r[:, None] + o) * size - 0.5),
+            "You count an offset of 1 as the whole image. It is one cell.",
+        ),
+        Mistake(
+            "rounded towards 0",
+            corners(whole=torch.trunc),
+            "Right inside of the map. Left of the first centre a place is negative: what does "
+            "a conversion to whole numbers do there?",
+        ),
+        Mistake(
+            "the border goes on",
+            corners(inside=False),
+            "Outside of the map you find the border's value again. There is nothing: 0.",
+        ),
+        Mistake(
+            "the nearest cell",
+            corners(nearest=True),
+            "You take the nearest cell. Then an offset has no gradient; four cells share a place.",
+        ),
+        Mistake(
+            "x and y exchanged",
+            exchanged,
+            "You take x for the row. x goes to the right: it counts columns.",
+        ),
+        Mistake(
+            "the weights forgotten",
+            corners(weigh=False),
+            "You take the plain mean of the places. Each has its weight A.",
+        ),
+    ],
+)
+
+homework = Homework("Homework 12: Mask2Former", [ATTENTION, BIAS, ESTIMATE, DEFORM])
+check, score_board = homework.check, homework.score_board

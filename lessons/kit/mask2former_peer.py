@@ -1,0 +1,105 @@
+"""transformers' Mask2Former behind this course's types: what lesson 12, its tests and its
+benchmark compare with. Weights are copied from theirs into ours; nothing is computed here.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig
+from transformers.utils import logging
+
+from lessons.kit.backbone import Backbone
+from lessons.kit.data import Segments
+
+
+def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+    """The module with random weights in every place: zeros would hide a part that is missing."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.2, generator=generator)
+    return module
+
+
+def transplant_decoder_layer(theirs: nn.Module, ours: nn.Module) -> None:
+    """transformers' Mask2FormerMaskedAttentionDecoderLayer into a MaskedDecoderLayer."""
+    cross, own = theirs.cross_attn, theirs.self_attn  # cross has three matrices in one
+    names = ("to_query", "to_key", "to_value")
+    originals = (own.q_proj, own.k_proj, own.v_proj)
+    weights, biases = cross.in_proj_weight.chunk(3), cross.in_proj_bias.chunk(3)
+    for name, original, weight, bias in zip(names, originals, weights, biases, strict=True):
+        _copy(original.state_dict(), getattr(ours.self_attention, name))
+        _copy({"weight": weight, "bias": bias}, getattr(ours.cross_attention, name))
+    _copy(cross.out_proj.state_dict(), ours.cross_attention.out)
+    _copy(own.out_proj.state_dict(), ours.self_attention.out)
+    _copy(theirs.fc1.state_dict(), ours.feed_forward[0])
+    _copy(theirs.fc2.state_dict(), ours.feed_forward[2])
+    norms = theirs.self_attn_layer_norm, theirs.cross_attn_layer_norm, theirs.final_layer_norm
+    for original, norm in zip(norms, ours.norms, strict=True):
+        _copy(original.state_dict(), norm)
+
+
+def transplant_deformable(theirs: nn.Module, ours: nn.Module) -> None:
+    """transformers' …PixelDecoderEncoderMultiscaleDeformableAttention into DeformableAttention."""
+    _copy(theirs.value_proj.state_dict(), ours.value)
+    _copy(theirs.output_proj.state_dict(), ours.out)
+    _copy(theirs.sampling_offsets.state_dict(), ours.offsets)
+    _copy(theirs.attention_weights.state_dict(), ours.weights)
+
+
+def transplant_encoder_layer(theirs: nn.Module, ours: nn.Module) -> None:
+    """transformers' Mask2FormerPixelDecoderEncoderLayer into a DeformableLayer."""
+    transplant_deformable(theirs.self_attn, ours.attention)
+    _copy(theirs.fc1.state_dict(), ours.feed_forward[0])
+    _copy(theirs.fc2.state_dict(), ours.feed_forward[2])
+    for original, norm in zip(
+        (theirs.self_attn_layer_norm, theirs.final_layer_norm), ours.norms, strict=True
+    ):
+        _copy(original.state_dict(), norm)
+
+
+def transformers_mask2former(
+    num_classes: int,
+    *,
+    channels: int = 64,
+    hidden: int = 256,
+    heads: int = 4,
+    num_queries: int = 24,
+    decoder_layers: int = 3,
+    encoder_layers: int = 2,
+    num_points: int = 1024,
+) -> nn.Module:
+    """transformers' whole model, small, on its own ResNet with the widths of our `Backbone`."""
+    logging.set_verbosity_error()  # it warns of a backbone that is no Swin
+    widths = Backbone().channels
+    resnet = ResNetConfig(
+        embedding_size=widths[0],
+        hidden_sizes=widths,
+        depths=[2, 2, 2, 2],
+        layer_type="basic",
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    config = Mask2FormerConfig(
+        backbone_config=resnet,
+        feature_size=channels,
+        mask_feature_size=channels,
+        hidden_dim=channels,
+        encoder_feedforward_dim=hidden,
+        dim_feedforward=hidden,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers + 1,  # it counts the raw queries as one
+        num_attention_heads=heads,
+        num_queries=num_queries,
+        train_num_points=num_points,
+        num_labels=num_classes,
+    )
+    return Mask2FormerForUniversalSegmentation(config)
+
+
+def their_targets(segments: Sequence[Segments]) -> tuple[list[Tensor], list[Tensor]]:
+    """The masks as numbers and the labels, as transformers' matcher and loss want them."""
+    return [s.masks.float() for s in segments], [s.labels for s in segments]
+
+
+def _copy(state: Mapping[str, Tensor], module: nn.Module) -> None:
+    module.load_state_dict({name: value.detach() for name, value in state.items()})
