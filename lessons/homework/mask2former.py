@@ -79,6 +79,26 @@ def attend(
     return answer
 
 
+def swallowed(queries, keys, values, mask_logits):
+    """A large negative number is added, and in single precision nothing is left of a score."""
+    scores = queries @ keys.T / math.sqrt(queries.shape[1])
+    return (scores + -1e9 * (mask_logits < 0)).softmax(dim=1) @ values
+
+
+def scores_set_to_0(queries, keys, values, mask_logits):
+    allowed = mask_logits >= 0
+    allowed = allowed | ~allowed.any(dim=1, keepdim=True)
+    scores = queries @ keys.T / math.sqrt(queries.shape[1])
+    return (scores * allowed).softmax(dim=1) @ values
+
+
+def softmax_over_queries(queries, keys, values, mask_logits):
+    blocked = mask_logits < 0
+    blocked = blocked & ~blocked.all(dim=1, keepdim=True)
+    scores = queries @ keys.T / math.sqrt(queries.shape[1])
+    return scores.masked_fill(blocked, -math.inf).softmax(dim=0).nan_to_num() @ values
+
+
 def one_mask_for_all(queries, keys, values, mask_logits):
     together = mask_logits.amax(dim=0, keepdim=True).expand_as(mask_logits)
     return attend()(queries, keys, values, together)
@@ -118,6 +138,28 @@ ATTENTION = Exercise(
             attend(never=-1.0),
             "A blocked cell still weighs something in yours: what must its score be, so that its "
             "weight is 0?",
+        ),
+        Mistake(
+            "all alike where nothing is left",
+            attend(mend=False, never=-1e9),
+            "With an empty mask all scores of a query become the same number in yours, so it "
+            "takes the plain mean of the cells. It was to look at all of them by its scores.",
+        ),
+        Mistake(
+            "a score swallowed",
+            swallowed,
+            "Your large negative number swallows the scores to which it is added: a query with "
+            "an empty mask weighs all cells alike. It was to look at them by its scores.",
+        ),
+        Mistake(
+            "the score 0",
+            scores_set_to_0,
+            "You set the score of a blocked cell to 0, but e⁰ = 1. Which score has the weight 0?",
+        ),
+        Mistake(
+            "the softmax over the queries",
+            softmax_over_queries,
+            "Your weights sum to 1 over the queries. One query shares its attention among cells.",
         ),
         Mistake(
             "masked after the softmax",
@@ -223,6 +265,18 @@ BIAS = Exercise(
             "is NaN after the softmax. Which function does both steps at once?",
         ),
         Mistake(
+            "a gradient, and the log of 0",
+            bias(log=lambda x: x.sigmoid().log(), detach=False),
+            "Two things are left: no gradient may reach the mask, and at −200 the sigmoid is 0 "
+            "and its log −∞.",
+        ),
+        Mistake(
+            "not the log of m alone",
+            bias(log=lambda x: (x.sigmoid() + 1e-6).log()),
+            "A small number inside of the log keeps it finite, but changes it. Which function "
+            "is log ∘ sigmoid at once, for any logit?",
+        ),
+        Mistake(
             "no log",
             bias(log=torch.sigmoid),
             "You add the mask itself. Inside the bias is to be about 0, outside very negative.",
@@ -266,15 +320,24 @@ def estimate(
     uncertain=lambda x: torch.exp(-x.abs()),
     hard=0.75,
     combine=lambda losses, p, n: (losses / (n * p)).mean(),
+    total=torch.sum,
+    others=1.0,
 ):
     """`importance_estimate` with one of its parts exchanged."""
 
     def answer(logits, losses, chosen):
         u = uncertain(logits)
-        p = hard * u / u.sum() + (1 - hard) / len(logits)
+        p = hard * u / total(u) + (1 - hard) / len(logits) ** others
         return combine(losses[chosen], p[chosen], len(logits))
 
     return answer
+
+
+def chosen_alone(logits, losses, chosen):
+    """The uncertainties sum to 1 over the chosen pixels only."""
+    u = torch.exp(-logits[chosen].abs())
+    p = 0.75 * u / u.sum() + 0.25 / len(logits)
+    return (losses[chosen] / (len(logits) * p)).mean()
 
 
 ESTIMATE = Exercise(
@@ -315,6 +378,26 @@ ESTIMATE = Exercise(
             "only the unsure part",
             estimate(hard=1.0),
             "Right if all draws were in proportion to u. A quarter of them takes any pixel alike.",
+        ),
+        Mistake(
+            "u is no probability",
+            estimate(total=torch.ones_like),
+            "You take u itself for a probability. Over all pixels those must sum to 1.",
+        ),
+        Mistake(
+            "u among the chosen",
+            chosen_alone,
+            "You divide u by its sum over the chosen pixels. A draw is from all N of them.",
+        ),
+        Mistake(
+            "a quarter for each",
+            estimate(others=0.0),
+            "In yours each pixel has a quarter for itself. All N of them share it.",
+        ),
+        Mistake(
+            "all losses",
+            lambda logits, losses, chosen: losses.mean(),
+            "That is the mean itself. You may look at the chosen losses only.",
         ),
         Mistake(
             "the shares exchanged",
@@ -365,6 +448,8 @@ def corners(
     inside=True,
     nearest=False,
     weigh=True,
+    strict=False,
+    far=False,
 ):
     """`deform` with one of its parts exchanged."""
 
@@ -373,6 +458,7 @@ def corners(
         at = place(references, offsets, references.new_tensor([w, h]))
         low = at.round() if nearest else whole(at)
         beyond = torch.zeros_like(at) if nearest else at - low
+        beyond = 1 - beyond if far else beyond
         out = values.new_zeros(len(references), c)
         for right, down in ((0, 0), (0, 1), (1, 0), (1, 1)):
             j, i = low[..., 0].long() + right, low[..., 1].long() + down
@@ -381,6 +467,8 @@ def corners(
             if inside:
                 near = near * ((i >= 0) & (i < h) & (j >= 0) & (j < w))
             share = weights if weigh else torch.full_like(weights, 1 / weights.shape[1])
+            if strict:
+                share = share * ((at >= 0) & (at <= at.new_tensor([w - 1, h - 1]))).all(dim=-1)
             found = values[i.clamp(0, h - 1), j.clamp(0, w - 1)]
             out = out + ((share * near)[..., None] * found).sum(dim=1)
         return out
@@ -429,6 +517,17 @@ DEFORM = Exercise(
             "the border goes on",
             corners(inside=False),
             "Outside of the map you find the border's value again. There is nothing: 0.",
+        ),
+        Mistake(
+            "a place beside the map is empty",
+            corners(strict=True),
+            "You drop a place as soon as one of its four corners is outside. The corners that "
+            "are inside still count.",
+        ),
+        Mistake(
+            "the far corner counts most",
+            corners(far=True),
+            "Your corners count the more, the farther they are. A place on a centre is that cell.",
         ),
         Mistake(
             "the nearest cell",
