@@ -1,0 +1,465 @@
+"""Homework 14: the exercises on comparing systems, and the mistakes that are known by name."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lessons.homework.answers.side_by_side import (
+    bootstrap_difference,
+    rank_agreement,
+    reasons,
+    undominated,
+)
+from lessons.kit.exercise import Exercise, Homework, Mistake
+
+NAN = float("nan")
+
+# ---------------------------------------------------------------- 1. rank_agreement
+
+
+def pairs_of_scores(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scores with ties and with absent ones; the reverse; all tied; nothing in common."""
+    for n in (7, 12, 9):
+        first = torch.rand(n, generator=generator)
+        second = first + 0.4 * torch.rand(n, generator=generator)
+        first[: n // 3] = first[0]
+        second[n // 4 : n // 2] = second[n // 4]
+        first[-1], second[-2] = NAN, NAN
+        yield first, second
+    ordered = torch.linspace(0.2, 0.9, 6)
+    yield ordered, ordered.flip(0) ** 2
+    yield ordered, torch.full((6,), 0.5)
+    yield torch.tensor([0.3, NAN]), torch.tensor([NAN, 0.8])
+
+
+def kendall(first, second, tied=True):
+    """Kendall's τ_b, or with `tied` False divided by all pairs."""
+    signs = [(s.double()[:, None] - s.double()).sign() for s in (first, second)]
+    n = len(first)
+    untied = [s.abs().sum() if tied else torch.tensor(n * (n - 1.0)) for s in signs]
+    return ((signs[0] * signs[1]).sum() / (untied[0] * untied[1]).sqrt()).item()
+
+
+def with_both(first, second):
+    both = ~(first.isnan() | second.isnan())
+    return first[both], second[both]
+
+
+def ties_in_the_denominator(first, second):
+    return kendall(*with_both(first, second), tied=False)
+
+
+def absent_is_zero(first, second):
+    return kendall(first.nan_to_num(0.0), second.nan_to_num(0.0))
+
+
+def ties_agree(first, second):
+    a, b = with_both(first, second)
+    i, j = torch.triu_indices(len(a), len(a), 1)
+    if not len(i):
+        return NAN
+    alike = ((a[i] - a[j]).sign() == (b[i] - b[j]).sign()).double().mean().item()
+    return 2 * alike - 1
+
+
+def share_of_agreement(first, second):
+    a, b = with_both(first, second)
+    product = (a[:, None] - a).sign() * (b[:, None] - b).sign()
+    judged = (product != 0).sum()
+    return ((product > 0).sum() / judged).item() if judged else NAN
+
+
+def neighbours_only(first, second):
+    a, b = with_both(first, second)
+    x, y = a.double().diff().sign(), b.double().diff().sign()
+    return ((x * y).sum() / (x.abs().sum() * y.abs().sum()).sqrt()).item()
+
+
+def linear_correlation(first, second):
+    a, b = (s.double() for s in with_both(first, second))
+    if len(a) < 2 or a.std() == 0 or b.std() == 0:
+        return NAN
+    return torch.corrcoef(torch.stack([a, b]))[0, 1].item()
+
+
+AGREEMENT = Exercise(
+    rank_agreement,
+    pairs_of_scores,
+    points=3,
+    minutes=15,
+    tolerance=1e-6,
+    mistakes=[
+        Mistake(
+            "ties stay in the denominator",
+            ties_in_the_denominator,
+            "You divide by the number of all pairs. A metric that has many ties could then never "
+            "reach 1: which pairs does the formula take away, and for which metric?",
+        ),
+        Mistake(
+            "an absent score is a zero",
+            absent_is_zero,
+            "A system without a number takes part in your pairs, as if it were the worst.",
+        ),
+        Mistake(
+            "ties agree",
+            ties_agree,
+            "A pair that both metrics tie counts as agreement, one that a single metric ties as "
+            "disagreement. A tied pair is neither.",
+        ),
+        Mistake(
+            "the share of agreement",
+            share_of_agreement,
+            "You return the share of the pairs that agree, which is never negative. What should "
+            "the reverse order give?",
+        ),
+        Mistake(
+            "neighbours only",
+            neighbours_only,
+            "You compare each system with the next one in the list only. Their place in the list "
+            "means nothing.",
+        ),
+        Mistake(
+            "the values instead of the order",
+            linear_correlation,
+            "This is the linear correlation: it depends on how far apart the scores are. Only "
+            "the order counts here.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 2. reasons
+
+
+def answers_and_things(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Tables of IoU with every reason, exact halves among them; no answers; no things."""
+    for n, m in ((6, 9), (11, 7), (4, 12)):
+        iou = torch.rand(n, m, generator=generator).double()
+        iou[torch.rand(n, m, generator=generator) < 0.55] = 0.04
+        iou[0, 0], iou[1:, 0] = 0.5, 0.0  # exactly one half
+        iou[1, 1], iou[0, 1], iou[2:, 1] = 0.6, 0.9, 0.0
+        iou[2, 2], iou[3, 2], iou[:2, 2], iou[4:, 2] = 0.8, 0.3, 0.0, 0.0
+        iou[3, 3], iou[:3, 3], iou[4:, 3] = 0.3, 0.0, 0.0
+        predicted = torch.randint(3, (n,), generator=generator)
+        true = torch.randint(3, (m,), generator=generator)
+        predicted[:4] = torch.tensor([0, 1, 2, 0])
+        true[:4] = torch.tensor([0, 1, 0, 1])
+        yield iou, predicted, true
+    yield torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), torch.tensor([0, 1, 1])
+    yield torch.zeros(2, 0), torch.tensor([0, 1]), torch.zeros(0, dtype=torch.int64)
+
+
+def first_that_holds(found, wrong, outlined):
+    """0, 1, 2 or 3, the first of three tables (n, m) that has a hit in the column."""
+    result = torch.full((found.shape[1],), 3)
+    for value, table in ((2, outlined), (1, wrong), (0, found)):
+        result[table.any(0)] = value
+    return result
+
+
+def same_class(predicted, true):
+    return predicted[:, None] == true
+
+
+def best_answer_only(iou, predicted_labels, true_labels):
+    if not len(iou) or not len(true_labels):
+        return torch.full(true_labels.shape, 3)
+    best = torch.zeros_like(iou, dtype=torch.bool)
+    best[iou.argmax(0), torch.arange(iou.shape[1])] = True
+    same = same_class(predicted_labels, true_labels)
+    return first_that_holds(
+        best & same & (iou > 0.5), best & ~same & (iou > 0.5), best & same & (iou >= 0.1)
+    )
+
+
+def half_is_enough(iou, predicted_labels, true_labels):
+    same = same_class(predicted_labels, true_labels)
+    return first_that_holds(same & (iou >= 0.5), ~same & (iou >= 0.5), same & (iou >= 0.1))
+
+
+def class_does_not_matter(iou, predicted_labels, true_labels):
+    same = same_class(predicted_labels, true_labels)
+    return first_that_holds(iou > 0.5, ~same & (iou > 0.5), same & (iou >= 0.1))
+
+
+def outline_before_class(iou, predicted_labels, true_labels):
+    same = same_class(predicted_labels, true_labels)
+    result = first_that_holds(same & (iou > 0.5), ~same & (iou > 0.5), same & (iou >= 0.1))
+    badly = (same & (iou >= 0.1)).any(0) & ~(same & (iou > 0.5)).any(0)
+    return torch.where(badly, 2, result)
+
+
+def outline_of_any_class(iou, predicted_labels, true_labels):
+    same = same_class(predicted_labels, true_labels)
+    return first_that_holds(same & (iou > 0.5), ~same & (iou > 0.5), iou >= 0.1)
+
+
+def touching_is_an_outline(iou, predicted_labels, true_labels):
+    same = same_class(predicted_labels, true_labels)
+    return first_that_holds(same & (iou > 0.5), ~same & (iou > 0.5), same & (iou > 0))
+
+
+REASONS = Exercise(
+    reasons,
+    answers_and_things,
+    points=4,
+    minutes=20,
+    mistakes=[
+        Mistake(
+            "only the best answer is asked",
+            best_answer_only,
+            "You look at the answer with the highest IoU only. A better outline of the wrong class "
+            "does not undo a right answer.",
+        ),
+        Mistake(
+            "one half is enough",
+            half_is_enough,
+            "An IoU of exactly one half counts as found. More than one half is needed.",
+        ),
+        Mistake(
+            "the class does not matter",
+            class_does_not_matter,
+            "You call a thing found whatever the class of the answer is.",
+        ),
+        Mistake(
+            "a bad outline before the wrong class",
+            outline_before_class,
+            "A thing with a good answer of another class and a poor one of its own: which reason "
+            "comes first in the list?",
+        ),
+        Mistake(
+            "the outline of any class",
+            outline_of_any_class,
+            "An answer of another class with a small IoU counts as a bad outline. Whose class "
+            "must it have?",
+        ),
+        Mistake(
+            "a touch is an outline",
+            touching_is_an_outline,
+            "An answer that only touches the thing counts as its outline. How much is asked for?",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 3. undominated
+
+
+def systems_with_costs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random systems with rounded numbers, twins, ties in one number, and absent ones."""
+    for n in (6, 10, 15):
+        quality = (torch.rand(n, generator=generator) * 8).round() / 8
+        cost = (torch.rand(n, generator=generator) * 8).round() + 1
+        yield quality, cost
+    quality = torch.tensor([0.5, 0.5, 0.7, 0.7, 0.9, 0.9, 0.2])
+    yield quality, torch.tensor([1.0, 1.0, 2.0, 3.0, 6.0, 6.0, 1.0])
+    yield quality, torch.tensor([1.0, 2.0, NAN, 3.0, 6.0, 8.0, NAN])
+    yield torch.tensor([0.8, NAN, 0.6, 0.4]), torch.tensor([4.0, 1.0, 3.0, 3.5])
+    yield torch.tensor([0.3]), torch.tensor([2.0])
+
+
+def front_of(quality, cost, dominates, present=True):
+    """The systems that are there and that no system dominates; row against column."""
+    q, c = quality[:, None], cost[:, None]
+    beaten = (dominates(q, c) & ~torch.eye(len(quality), dtype=torch.bool)).any(0)
+    there = ~quality.isnan() & ~cost.isnan()
+    return ~beaten & there if present else ~beaten
+
+
+def strictly_in_both(quality, cost):
+    return front_of(quality, cost, lambda q, c: (q > quality) & (c < cost))
+
+
+def twins_beat_each_other(quality, cost):
+    return front_of(quality, cost, lambda q, c: (q >= quality) & (c <= cost))
+
+
+def dear_is_good(quality, cost):
+    return front_of(
+        quality,
+        cost,
+        lambda q, c: (q >= quality) & (c >= cost) & ((q > quality) | (c > cost)),
+    )
+
+
+def only_the_winners(quality, cost):
+    there = ~quality.isnan() & ~cost.isnan()
+    best = quality == quality[there].max()
+    return there & (best | (cost == cost[there].min()))
+
+
+def absent_stay(quality, cost):
+    return front_of(
+        quality,
+        cost,
+        lambda q, c: (q >= quality) & (c <= cost) & ((q > quality) | (c < cost)),
+        present=False,
+    )
+
+
+def best_ratio(quality, cost):
+    ratio = quality / cost
+    return ratio == ratio[~ratio.isnan()].max()
+
+
+FRONT = Exercise(
+    undominated,
+    systems_with_costs,
+    points=4,
+    minutes=20,
+    mistakes=[
+        Mistake(
+            "strictly better in both",
+            strictly_in_both,
+            "You ask for strictly better quality and strictly lower cost. A system of the same "
+            "quality that is cheaper dominates as well.",
+        ),
+        Mistake(
+            "twins beat each other",
+            twins_beat_each_other,
+            "Two systems with the same two numbers throw each other out. What must be strictly "
+            "better?",
+        ),
+        Mistake(
+            "dear is good",
+            dear_is_good,
+            "You prefer the higher cost. Which of the two is to be low?",
+        ),
+        Mistake(
+            "only the two winners",
+            only_the_winners,
+            "You keep the best and the cheapest. What about a system in between, better than all "
+            "that are cheaper?",
+        ),
+        Mistake(
+            "absent systems are kept",
+            absent_stay,
+            "A comparison with NaN is always false, so nobody dominates a system without a number. "
+            "It is not to be chosen.",
+        ),
+        Mistake(
+            "quality divided by cost",
+            best_ratio,
+            "A ratio chooses one exchange rate between quality and cost. Domination needs none.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 4. bootstrap_difference
+
+
+def counts_and_draws(generator: torch.Generator) -> Iterator[tuple]:
+    """Numerators and denominators of images of different size, alike for both systems."""
+    for n, draws, level in ((12, 300, 0.95), (20, 200, 0.9), (7, 400, 0.5)):
+        things = torch.randint(2, 20, (n,), generator=generator).double()
+        hard = torch.rand(n, generator=generator).double()
+        pair = []
+        for better in (0.06, 0.0):
+            noise = 0.08 * torch.rand(n, generator=generator).double()
+            share = (0.3 + 0.5 * hard + better + noise).clamp(max=1)
+            pair.append(torch.stack([things * share, things + 1], dim=1))
+        yield *pair, torch.randint(n, (draws, n), generator=generator), level
+
+
+def pooled(counts):
+    total = counts.double().sum(-2)
+    return total[..., 0] / total[..., 1]
+
+
+def ends_of(differences, low, high):
+    ends = torch.tensor([low, high], dtype=torch.float64)
+    return differences.quantile(ends).tolist()
+
+
+def each_draws_its_own(first, second, drawn, level=0.95):
+    differences = pooled(first[drawn]) - pooled(second[drawn.roll(1, 0)])
+    ends = ends_of(differences, (1 - level) / 2, (1 + level) / 2)
+    return (pooled(first) - pooled(second)).item(), *ends
+
+
+def mean_of_ratios(first, second, drawn, level=0.95):
+    ratio = first[:, 0] / first[:, 1] - second[:, 0] / second[:, 1]
+    ends = ends_of(ratio[drawn].mean(-1), (1 - level) / 2, (1 + level) / 2)
+    return ratio.mean().item(), *ends
+
+
+def one_sided(first, second, drawn, level=0.95):
+    differences = pooled(first[drawn]) - pooled(second[drawn])
+    return (pooled(first) - pooled(second)).item(), *ends_of(differences, 1 - level, level)
+
+
+def two_deviations(first, second, drawn, level=0.95):
+    differences = pooled(first[drawn]) - pooled(second[drawn])
+    middle, away = (pooled(first) - pooled(second)).item(), 1.96 * differences.std().item()
+    return middle, middle - away, middle + away
+
+
+def reversed_difference(first, second, drawn, level=0.95):
+    middle, low, high = bootstrap_difference(first, second, drawn, level)
+    return -middle, -high, -low
+
+
+def mean_of_the_draws(first, second, drawn, level=0.95):
+    differences = pooled(first[drawn]) - pooled(second[drawn])
+    ends = ends_of(differences, (1 - level) / 2, (1 + level) / 2)
+    return differences.mean().item(), *ends
+
+
+def each_image_once(first, second, drawn, level=0.95):
+    rows = [row.unique() for row in drawn]
+    differences = torch.stack([pooled(first[row]) - pooled(second[row]) for row in rows])
+    ends = ends_of(differences, (1 - level) / 2, (1 + level) / 2)
+    return (pooled(first) - pooled(second)).item(), *ends
+
+
+BOOTSTRAP = Exercise(
+    bootstrap_difference,
+    counts_and_draws,
+    points=5,
+    minutes=30,
+    stretch=True,
+    mistakes=[
+        Mistake(
+            "each system draws its own images",
+            each_draws_its_own,
+            "Your two systems are measured on different draws, so easy and hard images count as a "
+            "difference between them.",
+        ),
+        Mistake(
+            "a mean of ratios",
+            mean_of_ratios,
+            "You divide image by image and then take the mean. In the score the sums are divided: "
+            "an image with many things weighs more.",
+        ),
+        Mistake(
+            "the share is outside on each side",
+            one_sided,
+            "Your interval leaves out 1 − level on each side, twice what is asked for.",
+        ),
+        Mistake(
+            "two standard deviations",
+            two_deviations,
+            "You assume that the draws are normally distributed, and 1.96 knows nothing of the "
+            "level. Take the ends from the draws themselves.",
+        ),
+        Mistake(
+            "second minus first",
+            reversed_difference,
+            "Your difference has the other sign.",
+        ),
+        Mistake(
+            "the mean of the draws",
+            mean_of_the_draws,
+            "Your first number is the mean over the draws. The difference itself is measured, on "
+            "all images, each once.",
+        ),
+        Mistake(
+            "each image once",
+            each_image_once,
+            "You take an image that was drawn twice only once. With repetition means that it "
+            "counts twice.",
+        ),
+    ],
+)
+
+homework = Homework("Homework 14: side by side", [AGREEMENT, REASONS, FRONT, BOOTSTRAP])
+check, score_board = homework.check, homework.score_board
