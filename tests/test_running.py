@@ -4,6 +4,7 @@ import asyncio
 import html.parser
 import io
 import json
+import os
 import queue
 import time
 
@@ -382,3 +383,16 @@ def test_lessons_are_executed_over_that_channel(tmp_path, monkeypatch):
     notebook = new_notebook(cells=[new_code_cell("1 + 1")])
     assert execute(notebook, tmp_path, tmp_path / "log") is None
     assert asked and notebook.cells[0].outputs[0].data["text/plain"] == "2"
+
+
+@pytest.mark.parametrize("last", ["1 + 1", "1 / 0"])
+def test_no_kernel_is_left_behind(tmp_path, last):
+    """Each keeps a gigabyte: those of a whole course would fill a machine."""
+    path = write_notebook(
+        tmp_path, "01_sheep.ipynb", ["import os\nprint(os.getpid())", last], KERNEL
+    )
+    notebook = nbformat.read(path, as_version=4)
+    error = execute(notebook, tmp_path, tmp_path / "log")
+    assert (error is None) == (last == "1 + 1")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(notebook.cells[0].outputs[0].text), 0)

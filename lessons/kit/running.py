@@ -162,6 +162,7 @@ def execute(
         record_timing=False,
         coalesce_streams=True,  # else it depends on the kernel's pace how prints are grouped
     )
+    client.owns_km = True  # it shall shut the kernel down, a gigabyte, though it is handed one
     error = None
     with log.open("w", encoding="utf-8") as stream:
         try:
