@@ -16,14 +16,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessons.average_precision import evaluate_instances
 from lessons.faster_rcnn import in_full_precision
 from lessons.kit.backbone import Backbone, group_norm
 from lessons.kit.data import Segments, is_crowd
 from lessons.kit.training import Budget, Recipe, categories
 from lessons.mask_rcnn import MEAN, STD, batch_images
-from lessons.panoptic_fpn import evaluate_semantic
-from lessons.panoptic_quality import panoptic_quality
+from lessons.panoptic_fpn import METRICS
 
 TASKS = ("panoptic", "instance", "semantic")
 
@@ -691,11 +689,6 @@ class MaskFormer(MaskFormerParts):
         return [instance_inference(*z, self.num_things) for z in self.predict(images)]
 
 
-METRICS = {
-    "predict_panoptic": panoptic_quality,
-    "predict_instances": evaluate_instances,
-    "predict_semantic": evaluate_semantic,
-}
 OF_TASK = {
     "panoptic": list(METRICS),
     "instance": ["predict_instances"],

@@ -222,6 +222,15 @@ def paste_detections(
     return answers
 
 
+METRICS = {
+    "predict_panoptic": panoptic_quality,
+    "predict_instances": evaluate_instances,
+    "predict_semantic": evaluate_semantic,
+}
+
+NARROW = (16, 48, 64, 80)  # channels of a backbone; two, with pyramids, count as much as one
+
+
 class PanopticParts(MaskRCNNParts):
     """The parts of a Panoptic FPN, every one a keyword: see `PanopticFPN`."""
 
@@ -332,9 +341,6 @@ class PanopticFPN(PanopticPass):
         return [self.merge(found, logits) for found, logits in pairs]
 
 
-NARROW = (16, 48, 64, 80)  # channels of a backbone; two, with pyramids, count as much as one
-
-
 def recipe(data: str = "scenes", shared: bool = True, **options: Any) -> Recipe:
     """How Panoptic FPN is trained: `fit(recipe())`, or `lessons train panoptic_fpn`.
 
@@ -347,19 +353,14 @@ def recipe(data: str = "scenes", shared: bool = True, **options: Any) -> Recipe:
         raise ValueError(f"shared must be True or False, not {shared!r}")
 
     def model() -> PanopticFPN:
-        if shared:
-            return PanopticFPN(len(kinds), things, **options)
-        own = {name: Backbone(NARROW) for name in ("backbone", "semantic_backbone")}
+        separate = () if shared else ("backbone", "semantic_backbone")
+        own = {name: Backbone(NARROW) for name in separate}
         return PanopticFPN(len(kinds), things, **own, **options)
 
     return Recipe(
         system="panoptic_fpn",
         model=model,
-        metrics={
-            "predict_panoptic": panoptic_quality,
-            "predict_instances": evaluate_instances,
-            "predict_semantic": evaluate_semantic,
-        },
+        metrics=METRICS,
         budgets=_budgets(data),
         data=data,
         options={"shared": shared, **options},
