@@ -1,0 +1,464 @@
+"""Homework 13: the exercises on OneFormer, and the mistakes that are known by name."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lessons.homework.answers.oneformer import (
+    contrastive_gradient,
+    fair_contrastive_loss,
+    gathered_losses,
+    things_only,
+)
+from lessons.kit.data import Category, Segments, is_crowd
+from lessons.kit.exercise import Exercise, Homework, Mistake
+
+# ---------------------------------------------------------------- 1. fair_contrastive_loss
+
+
+def batches_with_twins(generator: torch.Generator) -> Iterator[tuple]:
+    """Batches with two and three equal texts, a batch of one, and all texts the same."""
+    for text, temperature, dtype in (
+        ([0, 1, 1, 2, 3], 0.2, torch.float64),
+        ([4, 2, 4, 0, 4, 2], 0.5, torch.float32),
+        ([3, 3], 0.1, torch.float64),
+        ([0], 0.3, torch.float32),
+        ([0, 1, 2, 3], 0.25, torch.float64),
+    ):
+        b = len(text)
+        cosines = 2 * torch.rand(b, b, generator=generator, dtype=dtype) - 1
+        yield cosines, torch.tensor(text), temperature
+
+
+def fair(
+    which="others",
+    directions=(1.0, 1.0),
+    mean=True,
+    fill=-torch.inf,
+    scale=lambda cosines, temperature: cosines / temperature,
+):
+    """`fair_contrastive_loss` with one of its parts exchanged."""
+
+    def loss(cosines, text, temperature):
+        own = torch.arange(len(text))
+        same = text[:, None] == text
+        if which == "others":
+            same = same & (own[:, None] != own)
+        elif which == "none":
+            same = torch.zeros_like(same)
+        logits = scale(cosines, temperature).masked_fill(same, fill)
+        how = "mean" if mean else "sum"
+        by_row = F.cross_entropy(logits, own, reduction=how)
+        by_column = F.cross_entropy(logits.T, own, reduction=how)
+        return directions[0] * by_row + directions[1] * by_column
+
+    return loss
+
+
+def shared_between_twins(cosines, text, temperature):
+    same = (text[:, None] == text).to(cosines.dtype)
+    wanted, logits = same / same.sum(dim=1, keepdim=True), cosines / temperature
+    return F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)
+
+
+def twins_are_dropped(cosines, text, temperature):
+    first = torch.tensor([k for k, t in enumerate(text.tolist()) if t not in text[:k].tolist()])
+    logits = cosines[first][:, first] / temperature
+    own = torch.arange(len(first))
+    return F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
+
+
+def own_left_out_below(cosines, text, temperature):
+    logits = cosines / temperature
+    same = text[:, None] == text
+    own = logits.diagonal()
+    below = logits.masked_fill(same, -torch.inf)
+    return (below.logsumexp(1) - own).mean() + (below.logsumexp(0) - own).mean()
+
+
+FAIR = Exercise(
+    fair_contrastive_loss,
+    batches_with_twins,
+    points=4,
+    minutes=20,
+    mistakes=[
+        Mistake(
+            "twins are rivals",
+            fair("none"),
+            "This is the lesson's loss: images with the same text still compete. Which entries of "
+            "a row must go?",
+        ),
+        Mistake(
+            "the diagonal is gone, too",
+            own_left_out_below,
+            "Below the fraction bar the image's own text is missing. An image has the same text "
+            "as itself, but it is no twin of itself.",
+        ),
+        Mistake(
+            "a cosine of 0",
+            fair(fill=0.0),
+            "You set the twins' entries to 0. A softmax still counts exp(0) = 1 for each. Which "
+            "number has an exponential of 0?",
+        ),
+        Mistake(
+            "shared between twins",
+            shared_between_twins,
+            "You share the 1 among the twins. That is a fine idea, too, but then the loss cannot "
+            "be 0. Here they stand neither above nor below the fraction bar.",
+        ),
+        Mistake(
+            "twins are dropped",
+            twins_are_dropped,
+            "You leave the second of two equal images out of the batch altogether. It is still to "
+            "find its text among all the others.",
+        ),
+        Mistake(
+            "one direction",
+            fair(directions=(1.0, 0.0)),
+            "The rows are right. The texts look for their images, too.",
+        ),
+        Mistake(
+            "the mean of both directions",
+            fair(directions=(0.5, 0.5)),
+            "Your loss is half as large as it should be. The directions are added.",
+        ),
+        Mistake(
+            "the sum over the batch",
+            fair(mean=False),
+            "Your loss grows with the batch: each direction is a mean over the images.",
+        ),
+        Mistake(
+            "times the temperature",
+            fair(scale=lambda cosines, temperature: cosines * temperature),
+            "You multiply by the temperature. A cold temperature should make differences larger.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 2. gathered_losses
+
+
+def several_processes(generator: torch.Generator) -> Iterator[tuple]:
+    """Unit vectors on one to four processes, with one to three images each."""
+    for count, m, c, temperature in (
+        (3, 2, 5, 0.3),
+        (4, 1, 6, 0.2),
+        (1, 3, 4, 0.5),
+        (2, 3, 8, 1.0),
+    ):
+        draw = [
+            [
+                F.normalize(torch.randn(m, c, generator=generator).double(), dim=1)
+                for _ in range(count)
+            ]
+            for _ in range(2)
+        ]
+        yield *draw, temperature
+
+
+def gathered(
+    offset=lambda rank, m: rank * m,
+    against="all",
+    swap=False,
+    directions=(1.0, 1.0),
+    parts=lambda loss, m, count: loss,
+):
+    """`gathered_losses` with one of its parts exchanged."""
+
+    def losses(queries, texts, temperature):
+        found = []
+        everything = torch.cat(list(queries)), torch.cat(list(texts))
+        for rank, (q, t) in enumerate(zip(queries, texts, strict=True)):
+            m = len(q)
+            all_queries, all_texts = everything if against == "all" else (q, t)
+            own = torch.arange(m) + (offset(rank, m) if against == "all" else 0)
+            rows, columns = q @ all_texts.T / temperature, t @ all_queries.T / temperature
+            if swap:
+                rows, columns = q @ all_queries.T / temperature, t @ all_texts.T / temperature
+            by_row, by_column = F.cross_entropy(rows, own), F.cross_entropy(columns, own)
+            loss = directions[0] * by_row + directions[1] * by_column
+            found.append(parts(loss, m, len(queries)))
+        return torch.stack(found)
+
+    return losses
+
+
+def everybody_the_whole(queries, texts, temperature):
+    logits = torch.cat(list(queries)) @ torch.cat(list(texts)).T / temperature
+    own = torch.arange(len(logits))
+    loss = F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
+    return loss.expand(len(queries))
+
+
+GATHERED = Exercise(
+    gathered_losses,
+    several_processes,
+    points=4,
+    minutes=20,
+    mistakes=[
+        Mistake(
+            "the first process's places",
+            gathered(offset=lambda rank, m: 0),
+            "The first process is right. Where does the second one's first image stand among all "
+            "images? Not in place 0.",
+        ),
+        Mistake(
+            "the rank as place",
+            gathered(offset=lambda rank, m: rank),
+            "Your places go up by one from process to process. How many images lie before those "
+            "of process r?",
+        ),
+        Mistake(
+            "nothing is gathered",
+            gathered(against="own"),
+            "Each process competes only with itself, so with one image it learns nothing. Who are "
+            "the rivals?",
+        ),
+        Mistake(
+            "queries with queries",
+            gathered(swap=True),
+            "You compare queries with queries and texts with texts. A query looks for a text.",
+        ),
+        Mistake(
+            "one direction",
+            gathered(directions=(1.0, 0.0)),
+            "The queries find their texts. The texts look for their queries, too.",
+        ),
+        Mistake(
+            "the sum over the images",
+            gathered(parts=lambda loss, m, count: loss * m),
+            "Your losses are sums over a process's images. A mean was asked for.",
+        ),
+        Mistake(
+            "already divided",
+            gathered(parts=lambda loss, m, count: loss / count),
+            "Your losses add up to that of the whole batch. Training takes their mean: what comes "
+            "out then?",
+        ),
+        Mistake(
+            "everybody the whole",
+            everybody_the_whole,
+            "Each process computes the loss of the whole batch. The mean is right, but a process "
+            "was to answer for its own images only.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 3. things_only
+
+KINDS = [
+    Category("sheep", True, (240, 228, 66)),
+    Category("tree", True, (0, 158, 115)),
+    Category("house", True, (213, 94, 0)),
+    Category("sky", False, (166, 216, 245)),
+    Category("lake", False, (0, 114, 178)),
+]
+
+
+def small_images(generator: torch.Generator) -> Iterator[tuple]:
+    """Things and stuff in no order, with crowds; only stuff; nothing; more than there is room."""
+    for labels, crowd, count in (
+        ([3, 1, 0, 0, 4, 1], [0, 0, 0, 1, 0, 0], 5),
+        ([2, 0, 2, 3], [0, 0, 0, 0], 4),
+        ([0, 0, 1, 4], [1, 1, 0, 0], 3),
+        ([4, 3], [0, 0], 2),
+        ([], [], 2),
+        ([2, 1, 0, 2, 3], [0, 0, 0, 0, 0], 2),
+    ):
+        n = len(labels)
+        owner = torch.randint(n + 1, (5, 7), generator=generator)
+        yield (
+            Segments(
+                owner == torch.arange(n)[:, None, None],
+                torch.tensor(labels, dtype=torch.int64),
+                is_crowd=torch.tensor(crowd, dtype=torch.bool),
+            ),
+            KINDS,
+            count,
+        )
+
+
+def things(
+    crowds=True,
+    united=True,
+    stuff=False,
+    order=lambda labels: sorted(set(labels)),
+    padding="a things photo",
+    cut=True,
+    for_each_instance=False,
+    with_padding=True,
+):
+    """`things_only` with one of its parts exchanged."""
+
+    def task(segments: Segments, categories: Sequence[Category], count: int):
+        if not crowds:
+            segments = segments[~is_crowd(segments)]
+        wanted = [k for k in segments.labels.tolist() if stuff or categories[k].is_thing]
+        labels = order(wanted)
+        masks = [segments.masks[segments.labels == k].any(dim=0) for k in labels]
+        targets = Segments(
+            torch.stack(masks) if masks else segments.masks[:0],
+            torch.tensor(labels, dtype=torch.int64),
+        )
+        if not united:
+            kept = torch.tensor([categories[k].is_thing for k in segments.labels.tolist()])
+            index = kept.nonzero()[:, 0] if len(kept) else torch.zeros(0, dtype=torch.int64)
+            index = index[segments.labels[index].argsort(stable=True)]
+            targets = Segments(segments.masks[index], segments.labels[index])
+        said = targets.labels.tolist() if not for_each_instance else sorted(wanted)
+        sentences = [f"a photo with a {categories[k].name}" for k in said]
+        sentences = sentences[:count] if cut else sentences
+        fill = [padding] * (count - len(sentences)) if with_padding else []
+        return targets, sentences + fill
+
+    return task
+
+
+def in_order_of_appearance(labels: list[int]) -> list[int]:
+    return list(dict.fromkeys(labels))
+
+
+def as_pairs(function, segments: Segments, categories: Sequence[Category], count: int):
+    """Targets and sentences in what can be compared."""
+    targets, sentences = function(segments, categories, count)
+    return {"targets": targets, "sentences": list(sentences)}
+
+
+THINGS = Exercise(
+    things_only,
+    small_images,
+    points=3,
+    minutes=15,
+    call=as_pairs,
+    mistakes=[
+        Mistake(
+            "instances",
+            things(united=False),
+            "These are the instances: your task counts. There was to be one mask for each class.",
+        ),
+        Mistake(
+            "semantic",
+            things(stuff=True),
+            "Your targets hold sky and lake. Which classes are countable?",
+        ),
+        Mistake(
+            "crowds left out",
+            things(crowds=False),
+            "You leave the crowds out. One cannot count them, but here nobody counts.",
+        ),
+        Mistake(
+            "the order of the segments",
+            things(order=in_order_of_appearance),
+            "Your classes stand in the order in which they appear in the image. The lists of two "
+            "images must be comparable.",
+        ),
+        Mistake(
+            "a sentence for each instance",
+            things(for_each_instance=True),
+            "The targets are right. But you say a sentence for each instance, and so tell the "
+            "network to count.",
+        ),
+        Mistake(
+            "an instance photo",
+            things(padding="an instance photo"),
+            "Your padding names another task. How shall the texts tell the two apart?",
+        ),
+        Mistake(
+            "too many sentences",
+            things(cut=False),
+            "Where an image has more classes than there is room, your list is too long.",
+        ),
+        Mistake(
+            "no padding",
+            things(with_padding=False),
+            "The list must have `count` entries for every image: what fills it up?",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 4. contrastive_gradient
+
+
+def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
+    """Cosines of one to six images."""
+    for b, temperature in ((2, 0.5), (4, 0.2), (1, 0.3), (6, 1.5)):
+        yield 2 * torch.rand(b, b, generator=generator, dtype=torch.float64) - 1, temperature
+
+
+def gradient(
+    own=2.0,
+    dims=(1, 0),
+    sign=1.0,
+    by_batch=True,
+    by_temperature=True,
+    weights=(1.0, 1.0),
+):
+    """`contrastive_gradient` with one of its parts exchanged."""
+
+    def slope(cosines, temperature):
+        logits, b = cosines / temperature, len(cosines)
+        r, s = logits.softmax(dim=dims[0]), logits.softmax(dim=dims[1])
+        total = weights[0] * r + weights[1] * s - own * torch.eye(b, dtype=cosines.dtype)
+        return sign * total / (b if by_batch else 1) / (temperature if by_temperature else 1)
+
+    return slope
+
+
+def column_transposed(cosines, temperature):
+    logits, b = cosines / temperature, len(cosines)
+    r, s = logits.softmax(dim=1), logits.T.softmax(dim=1)
+    return (r + s - 2 * torch.eye(b, dtype=cosines.dtype)) / (b * temperature)
+
+
+SLOPE = Exercise(
+    contrastive_gradient,
+    batches,
+    points=4,
+    minutes=25,
+    stretch=True,
+    mistakes=[
+        Mistake(
+            "the temperature forgotten",
+            gradient(by_temperature=False),
+            "This is the gradient with respect to the logits c / τ. What does the chain rule add?",
+        ),
+        Mistake(
+            "the mean forgotten",
+            gradient(by_batch=False),
+            "The loss is a mean over the batch. Your gradient is that of a sum.",
+        ),
+        Mistake(
+            "one identity",
+            gradient(own=1.0),
+            "Your entries add up to more than 0. Adding a number to all cosines changes no "
+            "softmax, so they must add up to 0: how often is each image's own entry wanted?",
+        ),
+        Mistake(
+            "one direction",
+            gradient(own=1.0, weights=(1.0, 0.0)),
+            "The queries' half is right. The texts' half is missing.",
+        ),
+        Mistake(
+            "the rows twice",
+            gradient(dims=(1, 1)),
+            "You take the softmax of the rows twice. The texts choose among the queries: along "
+            "which axis?",
+        ),
+        Mistake(
+            "columns in rows",
+            column_transposed,
+            "The texts' softmax is right, but it lies on its side: entry (i, j) belongs to query i "
+            "and text j in both halves.",
+        ),
+        Mistake(
+            "the other sign",
+            gradient(sign=-1.0),
+            "This is the direction in which the loss falls. The gradient points uphill.",
+        ),
+    ],
+)
+
+homework = Homework("Homework 13: OneFormer", [FAIR, GATHERED, THINGS, SLOPE])
+check, score_board = homework.check, homework.score_board

@@ -1,0 +1,455 @@
+# Built by `lessons build` from notebooks/13_oneformer.ipynb: edit that, not this.
+"""OneFormer.
+
+You build one network that does semantic, instance and panoptic segmentation with the same weights:
+a sentence tells it which, and a loss between queries and sentences teaches it to listen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lessons.faster_rcnn import in_full_precision
+from lessons.kit.data import Category, Segments
+from lessons.kit.training import Budget, Recipe, categories
+from lessons.mask2former import Mask2Former, attention_mask
+from lessons.mask_rcnn import batch_images
+from lessons.maskformer import (
+    METRICS,
+    TASKS,
+    Attention,
+    DecoderLayer,
+    instance_inference,
+    must_be_task,
+    must_fit_images,
+    pad_masks,
+    panoptic_inference,
+    semantic_inference,
+    sine_positions,
+    task_targets,
+)
+
+
+def draw_tasks(count: int, tasks: Sequence[str] = TASKS) -> list[str]:
+    """A task for each of `count` images, all equally likely, by torch's global generator.
+
+    Raises ValueError where there is no task to draw and for one that is unknown.
+    """
+    if not tasks:
+        raise ValueError("tasks must name at least one task, it is empty")
+    for task in tasks:
+        must_be_task(task)
+    return [tasks[i] for i in torch.randint(len(tasks), (count,)).tolist()]
+
+
+def task_sentences(
+    segments: Segments, task: str, categories: Sequence[Category], count: int
+) -> list[str]:
+    """What an image holds for a task, in `count` sentences (Jain et al. 2023, section 3.1).
+
+    "a photo with a sheep" for each mask of the task, in the order of the classes, then
+    "a panoptic photo" (or "an instance photo", "a semantic photo") until there are enough; what
+    is too many is left out. Raises ValueError for another task, a count below 1 and a label
+    that is no category.
+    """
+    must_be_task(task)
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
+    num_things = sum(category.is_thing for category in categories)
+    labels = task_targets(segments, task, num_things).labels.sort().values.tolist()
+    if labels and not 0 <= labels[0] <= labels[-1] < len(categories):
+        given = f"{labels[0]} … {labels[-1]}"
+        raise ValueError(f"labels must be 0 … {len(categories) - 1}, not {given}")
+    sentences = [f"a photo with a {categories[label].name}" for label in labels][:count]
+    padding = f"{'an' if task == 'instance' else 'a'} {task} photo"
+    return sentences + [padding] * (count - len(sentences))
+
+
+class Tokeniser:
+    """Sentences as rows of numbers: a word, a number; start, end and padding have their own.
+
+    It knows the words of this course's sentences and those of the categories' `names`. Padding
+    is 0 and the end the largest number, so that arg max finds it, as with CLIP's.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        sentences = ["a an photo with the task is", *TASKS, *names]
+        found = dict.fromkeys(word for sentence in sentences for word in words_of(sentence))
+        self.words = ["·", *found, "<", ">"]  # padding first, then words, start and end
+        self.numbers = {word: number for number, word in enumerate(self.words)}
+        self.length = 6 + max((len(words_of(name)) for name in names), default=1)
+
+    def __call__(self, sentences: Sequence[str]) -> Int[Tensor, "n t"]:
+        """The numbers of each sentence. Raises ValueError for an unknown word and a long one."""
+        rows = torch.zeros(len(sentences), self.length, dtype=torch.int64)
+        for row, sentence in zip(rows, sentences, strict=True):
+            words = words_of(sentence)
+            for word in words:
+                if word not in self.numbers:
+                    raise ValueError(f"{word!r} in {sentence!r} is not in the vocabulary")
+            if len(words) + 2 > self.length:
+                raise ValueError(f"{sentence!r} is longer than {self.length - 2} words")
+            numbers = [self.numbers[word] for word in ["<", *words, ">"]]
+            row[: len(numbers)] = torch.tensor(numbers)
+        return rows
+
+
+def words_of(sentence: str) -> list[str]:
+    """The words of a sentence in small letters; all but letters and digits divides them."""
+    letters = (c if c.isalnum() else " " for c in sentence.lower())
+    return "".join(letters).split()
+
+
+def multilayer(inside: int, channels: int) -> nn.Sequential:
+    """Two linear layers with a ReLU between them."""
+    return nn.Sequential(
+        nn.Linear(inside, channels), nn.ReLU(inplace=True), nn.Linear(channels, channels)
+    )
+
+
+class TaskToken(nn.Module):
+    """The sentence "the task is …" as one vector: the mean of its words, then two layers."""
+
+    def __init__(self, words: int, channels: int):
+        super().__init__()
+        self.embedding = nn.Embedding(words, channels, padding_idx=0)
+        self.layers = multilayer(channels, channels)
+
+    def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b c"]:
+        """A vector for each sentence of numbers."""
+        count = (tokens > 0).sum(dim=1, keepdim=True).clamp(min=1)
+        return self.layers(self.embedding(tokens).sum(dim=1) / count)
+
+
+class QuickGELU(nn.Module):
+    """x · σ(1.702 x), CLIP's fast neighbour of the GELU."""
+
+    def forward(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """The same shape, each number bent."""
+        return x * (1.702 * x).sigmoid()
+
+
+class TextLayer(nn.Module):
+    """Self-attention of the words, then two linear layers; the norm stands before each."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.attention = Attention(width, heads)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, 4 * width), QuickGELU(), nn.Linear(4 * width, width)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+
+    def forward(
+        self, x: Float[Tensor, "n t c"], allowed: Bool[Tensor, "n _ t t"] | None
+    ) -> Float[Tensor, "n t c"]:
+        """The words after they have looked at those that are allowed."""
+        read = self.norms[0](x)
+        x = x + self.attention(read, read, read, allowed)
+        return x + self.feed_forward(self.norms[1](x))
+
+
+class TextEncoder(nn.Module):
+    """A sentence as one vector: a transformer over its words, read off at the end's place.
+
+    As CLIP's (Radford et al. 2021). With `causal` a word looks at itself and at those before it.
+    Raises ValueError for a size below 1.
+    """
+
+    def __init__(
+        self, words: int, length: int, width: int, layers: int, heads: int, causal: bool = True
+    ):
+        super().__init__()
+        if min(words, length, width, layers) < 1:
+            given = f"{words}, {length}, {width} and {layers}"
+            raise ValueError(f"words, length, width and layers must be at least 1, not {given}")
+        self.causal = causal
+        self.embedding = nn.Embedding(words, width)
+        self.positions = nn.Parameter(0.1 * torch.randn(length, width))
+        self.layers = nn.ModuleList(TextLayer(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n c"]:
+        """A vector for each sentence of numbers. Raises ValueError for one that is too long."""
+        n, t = tokens.shape
+        if t > len(self.positions):
+            raise ValueError(f"tokens must be at most {len(self.positions)} a sentence, not {t}")
+        allowed = None
+        if self.causal:
+            earlier = torch.ones(t, t, dtype=torch.bool, device=tokens.device).tril()
+            allowed = earlier.expand(n, 1, t, t)
+        x = self.embedding(tokens) + self.positions[:t]
+        for layer in self.layers:
+            x = layer(x, allowed)
+        return self.norm(x)[torch.arange(n, device=tokens.device), tokens.argmax(dim=1)]
+
+
+class TextMapper(nn.Module):
+    """The text queries of an image: its sentences, encoded and projected, and learned contexts.
+
+    Equal sentences of a batch are encoded once. Raises ValueError for `contexts` below 0.
+    """
+
+    def __init__(self, encoder: TextEncoder, channels: int, contexts: int):
+        super().__init__()
+        if contexts < 0:
+            raise ValueError(f"contexts must be at least 0, not {contexts}")
+        self.encoder = encoder
+        self.project = multilayer(encoder.positions.shape[1], channels)
+        self.contexts = nn.Parameter(torch.randn(contexts, channels))
+
+    def forward(self, tokens: Int[Tensor, "b n t"]) -> Float[Tensor, "b q c"]:
+        """q = n + contexts vectors for each image."""
+        different, which = tokens.flatten(0, 1).unique(dim=0, return_inverse=True)
+        texts = self.project(self.encoder(different))[which].unflatten(0, tokens.shape[:2])
+        return torch.cat([texts, self.contexts.expand(len(tokens), -1, -1)], dim=1)
+
+
+def contrastive_loss(
+    queries: Float[Tensor, "b q c"],
+    texts: Float[Tensor, "b q c"],
+    temperature: Float[Tensor, ""] | float = 0.07,
+) -> Float[Tensor, ""]:
+    """Each image's queries find their own texts among those of the batch, and the other way round.
+
+    An image is one vector of q · c numbers and length 1; cross-entropies over the cosines divided
+    by the `temperature` (at least 0.01). Jain et al. 2023, eq. 2; 0 for a batch of one. Raises
+    ValueError for two shapes, an empty batch and a temperature that is not above 0.
+    """
+    if queries.shape != texts.shape or queries.ndim != 3 or not len(queries):
+        shapes = f"{tuple(queries.shape)} and {tuple(texts.shape)}"
+        raise ValueError(f"queries and texts must both be (b, q, c), b at least 1, not {shapes}")
+    if not isinstance(temperature, Tensor) and not temperature > 0:
+        raise ValueError(f"temperature must be above 0, not {temperature}")
+    with torch.autocast(queries.device.type, enabled=False):
+        images, sentences = (
+            F.normalize(in_full_precision(each).flatten(1), dim=1) for each in (queries, texts)
+        )
+        logits = images @ sentences.T * torch.as_tensor(1 / temperature).clamp(max=100)
+        own = torch.arange(len(logits), device=logits.device)
+        return F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
+
+
+def unnamed(num_classes: int, num_things: int) -> list[Category]:
+    """Categories "class 0", "class 1", …"""
+    return [Category(f"class {k}", k < num_things, (0, 0, 0)) for k in range(num_classes)]
+
+
+def must_fit_classes(categories: Sequence[Category], num_classes: int, num_things: int) -> None:
+    """Raises ValueError where the categories are not K, the things first."""
+    is_thing = [category.is_thing for category in categories]
+    if is_thing != [k < num_things for k in range(num_classes)]:
+        wanted = f"{num_classes} with {num_things} things, things first"
+        given = f"{len(is_thing)} with {sum(is_thing)} things"
+        raise ValueError(f"categories must be {wanted}, not {given} or in another order")
+
+
+def must_be_counts(query_layers: int, contexts: int, num_queries: int) -> None:
+    """Raises ValueError where there are no query layers or as many contexts as queries."""
+    if query_layers < 1:
+        raise ValueError(f"query_layers must be at least 1, not {query_layers}")
+    if not 0 <= contexts < num_queries:
+        raise ValueError(f"contexts must be in 0 … {num_queries - 1}, not {contexts}")
+
+
+class OneFormerModules(Mask2Former):
+    """The modules of a `OneFormer`."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_things: int,
+        *,
+        categories: Sequence[Category] | None = None,
+        tasks: Sequence[str] = TASKS,
+        contrastive: bool = True,
+        task_token: bool = True,
+        query_layers: int = 2,
+        contexts: int = 4,
+        text_layers: int = 2,
+        contrastive_weight: float = 0.5,
+        **options: Any,
+    ):
+        super().__init__(num_classes, num_things, learned_queries=False, **options)
+        draw_tasks(0, tasks)
+        s = self.settings
+        must_be_counts(query_layers, contexts, s.num_queries)
+        self.categories = list(categories or unnamed(num_classes, num_things))
+        must_fit_classes(self.categories, num_classes, num_things)
+        self.tasks, self.contrastive_weight = tuple(tasks), contrastive_weight
+        self.texts = s.num_queries - contexts
+        self.tokenise = Tokeniser([category.name for category in self.categories])
+        words, length = len(self.tokenise.words), self.tokenise.length
+        self.task_token = TaskToken(words, s.channels) if task_token else None
+        self.query_image = nn.Conv2d(s.channels, s.channels, 1)
+        self.query_layers = nn.ModuleList(
+            DecoderLayer(s.channels, s.heads, s.hidden) for _ in range(query_layers)
+        )
+        self.query_norm = nn.LayerNorm(s.channels)
+        self.text_mapper, self.log_temperature = None, None
+        if contrastive:
+            encoder = TextEncoder(words, length, s.channels, text_layers, s.heads)
+            self.text_mapper = TextMapper(encoder, s.channels, contexts)
+            self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
+
+
+class OneFormerQueries(OneFormerModules):
+    """Where the queries start."""
+
+    def start(
+        self, pixels: Float[Tensor, "b c h w"], tasks: Sequence[str]
+    ) -> Float[Tensor, "b q c"]:
+        """The queries before the decoder: copies of the task token that have seen the image.
+
+        The last one is the task token itself. Without it all start from zeros.
+        """
+        positions, token = self.query_positions, None
+        if self.task_token is None:
+            x = torch.zeros_like(positions).expand(len(pixels), -1, -1)
+        else:
+            sentences = self.tokenise([f"the task is {task}" for task in tasks])
+            token = self.head.norm(self.task_token(sentences.to(pixels.device)))[:, None]
+            positions = positions[:-1]
+            x = token.expand(-1, len(positions), -1)
+        image = self.query_image(pixels)
+        places = sine_positions((image.shape[2], image.shape[3]), image.shape[1], image.device)
+        for layer in self.query_layers:
+            x = layer(x, positions, image.flatten(2).mT, places)
+        x = self.query_norm(x)
+        return x if token is None else torch.cat([x, token], dim=1)
+
+
+class OneFormerLayers(OneFormerQueries):
+    """The way of a batch through the modules: lesson 12's, but for the start."""
+
+    def refine(
+        self,
+        queries: Float[Tensor, "b q c"],
+        read: Sequence[tuple[Tensor, Tensor, tuple[int, int]]],
+        pixels: Float[Tensor, "b c h w"],
+    ) -> tuple[list[tuple[Tensor, Tensor]], list[Bool[Tensor, "b q _ _"] | None]]:
+        """z of the first queries and of each layer, and what each layer must not look at."""
+        answers, forbidden, x = [self.head(queries, pixels)], [], queries
+        for number, layer in enumerate(self.decoder):
+            image, places, size = read[number % len(read)]
+            blocked = attention_mask(answers[-1][1], size) if self.masked_attention else None
+            x = layer(x, self.query_positions, image, places, blocked)
+            answers.append(self.head(x, pixels))
+            forbidden.append(None if blocked is None else blocked[:, 0].unflatten(2, size))
+        return answers, forbidden
+
+    def decode(
+        self, batch: Float[Tensor, "b 3 h w"], tasks: Sequence[str] | None = None
+    ) -> tuple[list[tuple[Tensor, Tensor]], list[Bool[Tensor, "b q _ _"] | None]]:
+        """What `refine` says of a batch; the task of each image is "panoptic" if none is given."""
+        read, pixels = self.image_cells(self.backbone(batch))
+        return self.refine(self.start(pixels, tasks or ["panoptic"] * len(batch)), read, pixels)
+
+
+class OneFormerAnswers(OneFormerLayers):
+    """The three predictions, each asked with a task."""
+
+    @torch.no_grad()
+    def predict(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], layer: int = -1, task: str = "panoptic"
+    ) -> list[tuple[Float[Tensor, "q k1"], Float[Tensor, "q _ _"]]]:
+        """z of one layer, asked with one task's token; the mask logits at the image's size."""
+        must_be_task(task)
+        batch, sizes = batch_images(images, self.mean, self.std)
+        classes, masks = self.decode(batch, [task] * len(images))[0][layer]
+        masks = F.interpolate(in_full_precision(masks), batch.shape[-2:], mode="bilinear")
+        return [(c, m[:, :h, :w]) for c, m, (h, w) in zip(classes, masks, sizes, strict=True)]
+
+    def predict_semantic(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], task: str = "semantic"
+    ) -> list[Int[Tensor, "_ _"]]:
+        """The class of each pixel of each image; `task` is the token that is given."""
+        return [semantic_inference(*z) for z in self.predict(images, task=task)]
+
+    def predict_panoptic(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], task: str = "panoptic"
+    ) -> list[Segments]:
+        """Disjoint segments of each image, with scores; `task` is the token that is given."""
+        s = self.settings
+        limits = self.num_things, s.score_threshold, s.overlap_threshold
+        return [panoptic_inference(*z, *limits) for z in self.predict(images, task=task)]
+
+    def predict_instances(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], task: str = "instance"
+    ) -> list[Segments]:
+        """The things of each image, best first; `task` is the token that is given."""
+        return [instance_inference(*z, self.num_things) for z in self.predict(images, task=task)]
+
+
+class OneFormer(OneFormerAnswers):
+    """OneFormer (Jain et al. 2023): one Mask2Former for all three tasks, told by a sentence.
+
+    `num_classes` counts all K classes, `num_things` those that are counted; `categories` have
+    their names. `tasks` are those that are drawn in training. Without `contrastive` there is no
+    text, without `task_token` the model is not told its task. Lesson 12's keywords are known.
+    """
+
+    def forward(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The losses: classes, mask, dice as in lesson 12, and contrastive; a task an image."""
+        batch, _ = batch_images(images, self.mean, self.std)
+        must_fit_images(images, segments)
+        tasks, size = draw_tasks(len(images), self.tasks), (batch.shape[2], batch.shape[3])
+        targets = [
+            pad_masks(task_targets(own, task, self.num_things), size)
+            for own, task in zip(segments, tasks, strict=True)
+        ]
+        read, pixels = self.image_cells(self.backbone(batch))
+        queries, total = self.start(pixels, tasks), {}
+        for z in self.refine(queries, read, pixels)[0]:
+            for name, loss in self.losses(z, targets).items():
+                total[name] = total.get(name, 0) + loss
+        if self.text_mapper is not None:
+            texts = self.text_mapper(self.text_tokens(segments, tasks).to(pixels.device))
+            loss = contrastive_loss(queries, texts, self.log_temperature.exp())
+            total["contrastive"] = self.contrastive_weight * loss
+        return total
+
+    def text_tokens(
+        self, segments: Sequence[Segments], tasks: Sequence[str]
+    ) -> Int[Tensor, "b n t"]:
+        """The sentences of each image for its task, as numbers."""
+        lists = [
+            task_sentences(own, task, self.categories, self.texts)
+            for own, task in zip(segments, tasks, strict=True)
+        ]
+        return torch.stack([self.tokenise(sentences) for sentences in lists])
+
+
+def recipe(data: str = "scenes", **options: Any) -> Recipe:
+    """How OneFormer is trained: `fit(recipe())`, or `lessons train oneformer`.
+
+    `options` are OneFormer's keywords, as contrastive=False, task_token=False or
+    tasks=("panoptic",). Each metric is measured with its own task's token.
+    """
+    kinds = categories(data)
+    things = sum(category.is_thing for category in kinds)
+    full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, clip=1.0)
+    if data == "four_scenes":  # to be learned by heart
+        few = replace(full, steps=260, batch=2, size=64, mirror=False, evaluations=1)
+        more = replace(few, steps=900, batch=4)
+        budgets = {"test": few, "quick": more, "full": more}
+    else:
+        full = replace(full, turn=data == "nuclei")
+        quick = replace(full, steps=200, batch=8, count=1000, evaluations=1)
+        tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
+        budgets = {"test": tiny, "quick": quick, "full": full}
+    return Recipe(
+        system="oneformer",
+        model=lambda: OneFormer(len(kinds), things, categories=kinds, **options),
+        metrics=METRICS,
+        budgets=budgets,
+        data=data,
+        options=options,
+    )
