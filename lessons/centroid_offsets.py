@@ -21,7 +21,7 @@ from lessons.average_precision import AREA_RANGES, evaluate_instances
 from lessons.faster_rcnn import in_full_precision
 from lessons.kit.backbone import Backbone, group_norm
 from lessons.kit.data import Segments, empty_segments, is_crowd
-from lessons.kit.training import Budget, Recipe, categories
+from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask_rcnn import MEAN, STD, batch_images
 
 
@@ -343,17 +343,13 @@ def recipe(data: str = "scenes", **options: Any) -> Recipe:
     """How the network of plain offsets is trained; `options` are OffsetNet's keywords."""
     things = sum(category.is_thing for category in categories(data))
     if data == "four_scenes":
-        few = Budget(
-            300, batch=2, size=64, mirror=False, learning_rate=4e-3, warm_up=0.3, clip=20.0
-        )
-        budgets = {"test": few, "quick": replace(few, steps=600), "full": replace(few, steps=600)}
+        few = Budget(300, batch=2, size=64, learning_rate=4e-3, warm_up=0.3, clip=20.0)
+        budgets = by_heart(few)
     else:
         full = Budget(
             6000, batch=16, evaluations=6, learning_rate=5e-3, clip=20.0, turn=data == "nuclei"
         )
-        quick = replace(full, steps=200, batch=8, count=1000, evaluations=1)
-        tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
-        budgets = {"test": tiny, "quick": quick, "full": full}
+        budgets = from_full(full)
     return Recipe(
         system="centroid_offsets",
         model=lambda: OffsetNet(things, **options),

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from lessons.faster_rcnn import in_full_precision
 from lessons.kit.backbone import group_norm
 from lessons.kit.data import Segments
-from lessons.kit.training import Budget, Recipe, categories
+from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask_rcnn import batch_images
 from lessons.maskformer import (
     METRICS,
@@ -527,20 +527,14 @@ def recipe(data: str = "scenes", task: str = "panoptic", **options: Any) -> Reci
     kinds = categories(data)
     things = sum(category.is_thing for category in kinds)
     full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, clip=1.0)
-    if data in ("four_scenes", "ten_coco"):  # to be learned by heart
-        full = replace(full, mirror=False, evaluations=1)
     if data == "four_scenes":
-        few = replace(full, steps=260, batch=2, size=64)
-        budgets = {"test": few, "quick": replace(few, steps=600), "full": replace(few, steps=600)}
+        budgets = by_heart(replace(full, steps=260, batch=2, size=64))
     elif data == "ten_coco":
-        few = replace(full, steps=1500, batch=2, size=320)
+        few = replace(full, steps=1500, batch=2, size=320, mirror=False, evaluations=1)
         tiny = replace(few, steps=4, batch=1, size=64, count=2, validated=2)
         budgets = {"test": tiny, "quick": replace(few, steps=60), "full": few}
     else:
-        full = replace(full, turn=data == "nuclei")
-        quick = replace(full, steps=200, batch=8, count=1000, evaluations=1)
-        tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
-        budgets = {"test": tiny, "quick": quick, "full": full}
+        budgets = from_full(replace(full, turn=data == "nuclei"))
     return Recipe(
         system="mask2former",
         model=lambda: Mask2Former(len(kinds), things, task=task, **options),

@@ -7,7 +7,7 @@ loss, train it, and measure what the lecture says of it.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ from lessons.faster_rcnn import (
 )
 from lessons.kit.backbone import Backbone, group_norm
 from lessons.kit.data import Segments, boxes, is_crowd
-from lessons.kit.training import Budget, Recipe, categories
+from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.roi_align import roi_align, roi_pool
 
 
@@ -510,13 +510,10 @@ def recipe(
         return MaskRCNN(things, **parts)
 
     if data == "four_scenes":
-        few = Budget(190, batch=2, size=64, mirror=False, learning_rate=2e-3)
-        budgets = {"test": few, "quick": replace(few, steps=600), "full": replace(few, steps=600)}
+        budgets = by_heart(Budget(190, batch=2, size=64, learning_rate=2e-3))
     else:
         full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, turn=data == "nuclei")
-        quick = replace(full, steps=200, batch=8, count=1000, evaluations=1)
-        tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
-        budgets = {"test": tiny, "quick": quick, "full": full}
+        budgets = from_full(full)
     return Recipe(
         system="mask_rcnn",
         model=model,

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from lessons.faster_rcnn import in_full_precision
 from lessons.kit.backbone import Backbone, group_norm
 from lessons.kit.data import Segments, is_crowd
-from lessons.kit.training import Budget, Recipe, categories
+from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask_rcnn import MEAN, STD, batch_images
 from lessons.panoptic_fpn import METRICS
 
@@ -707,13 +707,9 @@ def recipe(data: str = "scenes", task: str = "panoptic", **options: Any) -> Reci
     things = sum(category.is_thing for category in kinds)
     full = Budget(6000, batch=16, evaluations=6, learning_rate=1e-3, clip=5.0)
     if data == "four_scenes":
-        few = replace(full, steps=300, batch=2, size=64, evaluations=1, mirror=False)
-        budgets = {"test": few, "quick": replace(few, steps=600), "full": replace(few, steps=600)}
+        budgets = by_heart(replace(full, steps=300, batch=2, size=64))
     else:
-        full = replace(full, turn=data == "nuclei")
-        quick = replace(full, steps=220, batch=8, count=1000, evaluations=1)
-        tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
-        budgets = {"test": tiny, "quick": quick, "full": full}
+        budgets = from_full(replace(full, turn=data == "nuclei"), steps=220)
     return Recipe(
         system="maskformer",
         model=lambda: MaskFormer(len(kinds), things, task=task, **options),

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lessons.faster_rcnn import in_full_precision
 from lessons.kit.data import Category, Segments
-from lessons.kit.training import Budget, Recipe, categories
+from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask2former import Mask2Former, attention_mask
 from lessons.mask_rcnn import batch_images
 from lessons.maskformer import (
@@ -436,15 +436,10 @@ def recipe(data: str = "scenes", **options: Any) -> Recipe:
     kinds = categories(data)
     things = sum(category.is_thing for category in kinds)
     full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, clip=1.0)
-    if data == "four_scenes":  # to be learned by heart
-        few = replace(full, steps=260, batch=2, size=64, mirror=False, evaluations=1)
-        more = replace(few, steps=900, batch=4)
-        budgets = {"test": few, "quick": more, "full": more}
+    if data == "four_scenes":
+        budgets = by_heart(replace(full, steps=260, batch=2, size=64), steps=900, batch=4)
     else:
-        full = replace(full, turn=data == "nuclei")
-        quick = replace(full, steps=200, batch=8, count=1000, evaluations=1)
-        tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
-        budgets = {"test": tiny, "quick": quick, "full": full}
+        budgets = from_full(replace(full, turn=data == "nuclei"))
     return Recipe(
         system="oneformer",
         model=lambda: OneFormer(len(kinds), things, categories=kinds, **options),

@@ -19,7 +19,7 @@ from lessons.average_precision import evaluate_instances
 from lessons.faster_rcnn import FeaturePyramid, in_full_precision
 from lessons.kit.backbone import Backbone, group_norm
 from lessons.kit.data import VOID, Category, Segments, semantic_map
-from lessons.kit.training import Budget, Recipe, categories
+from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask_rcnn import Detections, MaskRCNNParts, batch_images, detect, instance_losses
 from lessons.panoptic_quality import panoptic_quality
 
@@ -369,13 +369,9 @@ def recipe(data: str = "scenes", shared: bool = True, **options: Any) -> Recipe:
 
 def _budgets(data: str) -> dict[str, Budget]:
     if data == "four_scenes":
-        few = Budget(190, batch=2, size=64, mirror=False, learning_rate=2e-3)
-        return {"test": few, "quick": replace(few, steps=600), "full": replace(few, steps=600)}
+        return by_heart(Budget(190, batch=2, size=64, learning_rate=2e-3))
     if data == "ten_coco":
         ten = Budget(1500, batch=2, size=256, mirror=False, learning_rate=2e-3)
         tiny = replace(ten, steps=4, size=64)
         return {"test": tiny, "quick": replace(ten, steps=60), "full": ten}
-    full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3)
-    quick = replace(full, steps=200, batch=8, count=1000, evaluations=1)
-    tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
-    return {"test": tiny, "quick": quick, "full": full}
+    return from_full(Budget(6000, batch=16, evaluations=6, learning_rate=2e-3))

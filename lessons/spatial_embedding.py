@@ -24,7 +24,7 @@ from lessons.centroid_offsets import (
 )
 from lessons.faster_rcnn import in_full_precision
 from lessons.kit.data import Segments
-from lessons.kit.training import Budget, Recipe, categories
+from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.lovasz import lovasz_hinge
 from lessons.mask_rcnn import MEAN, STD, batch_images
 
@@ -385,13 +385,9 @@ def recipe(
     parts = {"centre": centres[centre], "membership_loss": losses[loss], **options}
     full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, clip=20.0)
     if data == "four_scenes":
-        few = replace(full, steps=320, batch=2, size=64, evaluations=1, mirror=False)
-        budgets = {"test": few, "quick": replace(few, steps=600), "full": replace(few, steps=600)}
+        budgets = by_heart(replace(full, steps=320, batch=2, size=64))
     else:
-        full = replace(full, turn=data == "nuclei")
-        quick = replace(full, steps=200, batch=8, count=1000, evaluations=1)
-        tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
-        budgets = {"test": tiny, "quick": quick, "full": full}
+        budgets = from_full(replace(full, turn=data == "nuclei"))
     return Recipe(
         system="spatial_embedding",
         model=lambda: SpatialEmbeddingNet(things, **parts),

@@ -25,10 +25,12 @@ from lessons.kit.training import (
     InMemory,
     augment,
     budget,
+    by_heart,
     data_set,
     evaluate,
     evaluation_steps,
     fit,
+    from_full,
     learning_rate,
     parameter_groups,
     predict,
@@ -80,6 +82,23 @@ def test_a_changed_budget_leaves_the_recipe_and_its_other_budgets_as_they_were()
     assert changed.budget("quick").size == recipe.budget("quick").size
     assert changed.budget("test") == recipe.budget("test")
     assert recipe.budget("quick").steps == 12
+
+
+def test_quick_and_test_are_shorter_and_keep_what_is_not_said():
+    full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, clip=20.0, turn=True)
+    made = from_full(full, steps=220)
+    assert made["full"] == full and list(made) == list(training.BUDGETS)
+    assert made["quick"] == replace(full, steps=220, batch=8, count=1000, evaluations=1)
+    assert made["test"] == replace(
+        full, steps=4, batch=2, size=64, count=8, validated=4, evaluations=1
+    )
+
+
+def test_what_is_learned_by_heart_is_not_mirrored_and_evaluated_once():
+    few = Budget(300, batch=2, size=64, evaluations=6, learning_rate=4e-3, warm_up=0.3)
+    made = by_heart(few, steps=900, batch=4)
+    assert made["test"] == replace(few, mirror=False, evaluations=1)
+    assert made["quick"] == made["full"] == replace(made["test"], steps=900, batch=4)
 
 
 # ---------------------------------------------------------------- data

@@ -81,6 +81,28 @@ class Budget:
                 raise LessonsError(f"{name} must be True or False, not {getattr(self, name)!r}")
 
 
+def from_full(full: Budget, *, steps: int = 200) -> dict[str, Budget]:
+    """All three budgets of a system, from its `full` one.
+
+    "quick" is `steps` steps of 8 of a thousand images, "test" four steps that only show that
+    everything runs.
+    """
+    quick = replace(full, steps=steps, batch=8, count=1000, evaluations=1)
+    tiny = replace(quick, steps=4, batch=2, size=64, count=8, validated=4)
+    return {"test": tiny, "quick": quick, "full": full}
+
+
+def by_heart(few: Budget, *, steps: int = 600, batch: int = 2) -> dict[str, Budget]:
+    """All three budgets for learning few images by heart: `few` is "test".
+
+    The others take `steps` steps of `batch` images. Nothing is mirrored and there is one
+    evaluation, at the end.
+    """
+    few = replace(few, mirror=False, evaluations=1)
+    longer = replace(few, steps=steps, batch=batch)
+    return {"test": few, "quick": longer, "full": longer}
+
+
 Metric = Callable[[Sequence, Sequence[Segments], Sequence[Category]], Mapping[str, Any]]
 
 
