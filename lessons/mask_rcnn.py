@@ -447,6 +447,19 @@ def detect(
     return Detections(rois, labels, scores, model.mask_scores(f, labels))
 
 
+def paste_detections(
+    model: MaskRCNNParts, found: Detections, sizes: Sequence[tuple[int, int]]
+) -> list[Segments]:
+    """Each image's detections as masks of its size, best first; they may overlap."""
+    answers = []
+    for number, size in enumerate(sizes):
+        own = torch.where(found.rois[:, 0] == number)[0]
+        soft = model.paste_masks(found.masks[own], found.rois[own, 1:], size)
+        answer = Segments(soft >= 0.5, found.labels[own], found.scores[own])
+        answers.append(answer[answer.masks.flatten(1).any(dim=1)])
+    return answers
+
+
 class MaskRCNN(MaskRCNNParts):
     """Mask R-CNN on a feature pyramid (He et al. 2017; Lin et al. 2017).
 
@@ -476,14 +489,8 @@ class MaskRCNN(MaskRCNNParts):
     @torch.no_grad()
     def predict_instances(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:
         """Masks (threshold ½), labels and scores of each image, best first; they may overlap."""
-        found = self.detect(images)
-        answers = []
-        for number, image in enumerate(images):
-            own = torch.where(found.rois[:, 0] == number)[0]
-            soft = self.paste_masks(found.masks[own], found.rois[own, 1:], tuple(image.shape[1:]))
-            answer = Segments(soft >= 0.5, found.labels[own], found.scores[own])
-            answers.append(answer[answer.masks.flatten(1).any(dim=1)])
-        return answers
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        return paste_detections(self, self.detect(images), sizes)
 
 
 def recipe(

@@ -20,7 +20,7 @@ from lessons.faster_rcnn import FeaturePyramid, in_full_precision
 from lessons.kit.backbone import Backbone, group_norm
 from lessons.kit.data import VOID, Category, Segments, semantic_map
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
-from lessons.mask_rcnn import Detections, MaskRCNNParts, batch_images, detect, instance_losses
+from lessons.mask_rcnn import MaskRCNNParts, batch_images, detect, instance_losses, paste_detections
 from lessons.panoptic_quality import panoptic_quality
 
 
@@ -207,19 +207,6 @@ def classes_of_pixels(
     for k in reversed(range(len(instances))):  # the best is written last
         classes[instances.masks[k]] = instances.labels[k]
     return torch.where(logits.argmax(dim=0) == 0, classes, stuff)
-
-
-def paste_detections(
-    model: MaskRCNNParts, found: Detections, sizes: Sequence[tuple[int, int]]
-) -> list[Segments]:
-    """Each image's detections as masks of its size, best first; they may overlap."""
-    answers = []
-    for number, size in enumerate(sizes):
-        own = torch.where(found.rois[:, 0] == number)[0]
-        soft = model.paste_masks(found.masks[own], found.rois[own, 1:], size)
-        answer = Segments(soft >= 0.5, found.labels[own], found.scores[own])
-        answers.append(answer[answer.masks.flatten(1).any(dim=1)])
-    return answers
 
 
 METRICS = {
