@@ -21,41 +21,56 @@ def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
     return module
 
 
+def copy_weights(state: Mapping[str, Tensor], module: nn.Module) -> None:
+    """Every weight of a state into a module that has the same names."""
+    module.load_state_dict({name: value.detach() for name, value in state.items()})
+
+
+def transplant_attention(theirs: nn.Module, ours: nn.Module) -> None:
+    """transformers' attention with a matrix each for query, key and value into an Attention."""
+    copy_weights(theirs.q_proj.state_dict(), ours.to_query)
+    copy_weights(theirs.k_proj.state_dict(), ours.to_key)
+    copy_weights(theirs.v_proj.state_dict(), ours.to_value)
+    copy_weights(theirs.out_proj.state_dict(), ours.out)
+
+
+def transplant_packed_attention(theirs: nn.MultiheadAttention, ours: nn.Module) -> None:
+    """PyTorch's attention, three matrices in one, into an Attention."""
+    weights, biases = theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3)
+    layers = (ours.to_query, ours.to_key, ours.to_value)
+    for layer, weight, bias in zip(layers, weights, biases, strict=True):
+        copy_weights({"weight": weight, "bias": bias}, layer)
+    copy_weights(theirs.out_proj.state_dict(), ours.out)
+
+
 def transplant_decoder_layer(theirs: nn.Module, ours: nn.Module) -> None:
     """transformers' Mask2FormerMaskedAttentionDecoderLayer into a MaskedDecoderLayer."""
-    cross, own = theirs.cross_attn, theirs.self_attn  # cross has three matrices in one
-    names = ("to_query", "to_key", "to_value")
-    originals = (own.q_proj, own.k_proj, own.v_proj)
-    weights, biases = cross.in_proj_weight.chunk(3), cross.in_proj_bias.chunk(3)
-    for name, original, weight, bias in zip(names, originals, weights, biases, strict=True):
-        _copy(original.state_dict(), getattr(ours.self_attention, name))
-        _copy({"weight": weight, "bias": bias}, getattr(ours.cross_attention, name))
-    _copy(cross.out_proj.state_dict(), ours.cross_attention.out)
-    _copy(own.out_proj.state_dict(), ours.self_attention.out)
-    _copy(theirs.fc1.state_dict(), ours.feed_forward[0])
-    _copy(theirs.fc2.state_dict(), ours.feed_forward[2])
+    transplant_packed_attention(theirs.cross_attn, ours.cross_attention)
+    transplant_attention(theirs.self_attn, ours.self_attention)
+    copy_weights(theirs.fc1.state_dict(), ours.feed_forward[0])
+    copy_weights(theirs.fc2.state_dict(), ours.feed_forward[2])
     norms = theirs.self_attn_layer_norm, theirs.cross_attn_layer_norm, theirs.final_layer_norm
     for original, norm in zip(norms, ours.norms, strict=True):
-        _copy(original.state_dict(), norm)
+        copy_weights(original.state_dict(), norm)
 
 
 def transplant_deformable(theirs: nn.Module, ours: nn.Module) -> None:
     """transformers' …PixelDecoderEncoderMultiscaleDeformableAttention into DeformableAttention."""
-    _copy(theirs.value_proj.state_dict(), ours.value)
-    _copy(theirs.output_proj.state_dict(), ours.out)
-    _copy(theirs.sampling_offsets.state_dict(), ours.offsets)
-    _copy(theirs.attention_weights.state_dict(), ours.weights)
+    copy_weights(theirs.value_proj.state_dict(), ours.value)
+    copy_weights(theirs.output_proj.state_dict(), ours.out)
+    copy_weights(theirs.sampling_offsets.state_dict(), ours.offsets)
+    copy_weights(theirs.attention_weights.state_dict(), ours.weights)
 
 
 def transplant_encoder_layer(theirs: nn.Module, ours: nn.Module) -> None:
     """transformers' Mask2FormerPixelDecoderEncoderLayer into a DeformableLayer."""
     transplant_deformable(theirs.self_attn, ours.attention)
-    _copy(theirs.fc1.state_dict(), ours.feed_forward[0])
-    _copy(theirs.fc2.state_dict(), ours.feed_forward[2])
+    copy_weights(theirs.fc1.state_dict(), ours.feed_forward[0])
+    copy_weights(theirs.fc2.state_dict(), ours.feed_forward[2])
     for original, norm in zip(
         (theirs.self_attn_layer_norm, theirs.final_layer_norm), ours.norms, strict=True
     ):
-        _copy(original.state_dict(), norm)
+        copy_weights(original.state_dict(), norm)
 
 
 def transformers_mask2former(
@@ -99,7 +114,3 @@ def transformers_mask2former(
 def their_targets(segments: Sequence[Segments]) -> tuple[list[Tensor], list[Tensor]]:
     """The masks as numbers and the labels, as transformers' matcher and loss want them."""
     return [s.masks.float() for s in segments], [s.labels for s in segments]
-
-
-def _copy(state: Mapping[str, Tensor], module: nn.Module) -> None:
-    module.load_state_dict({name: value.detach() for name, value in state.items()})

@@ -2,15 +2,19 @@
 benchmark compare with. Weights are copied from theirs into ours; nothing is computed here.
 """
 
-from collections.abc import Mapping
-
-import torch
 from torch import Tensor, nn
 from transformers import OneFormerConfig
 from transformers.models.oneformer.modeling_oneformer import (
     OneFormerLoss,
     OneFormerTextMapper,
     OneFormerTransformerModule,
+)
+
+from lessons.kit.mask2former_peer import (
+    copy_weights,
+    randomised,
+    transplant_attention,
+    transplant_packed_attention,
 )
 
 
@@ -79,26 +83,18 @@ def swap_back(theirs: OneFormerTransformerModule) -> None:
     transformer.forward = forward
 
 
-def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
-    """The module with random weights in every place: zeros would hide a part that is missing."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.2, generator=generator)
-    return module
-
-
 def transplant_text_mapper(theirs: nn.Module, ours: nn.Module) -> None:
     """transformers' OneFormerTextMapper into a TextMapper."""
     encoder, own = theirs.text_encoder, ours.encoder
-    _copy(encoder.token_embedding.state_dict(), own.embedding)
-    _copy(encoder.ln_final.state_dict(), own.norm)
+    copy_weights(encoder.token_embedding.state_dict(), own.embedding)
+    copy_weights(encoder.ln_final.state_dict(), own.norm)
     own.positions.data.copy_(encoder.positional_embedding)
     for original, layer in zip(encoder.transformer.layers, own.layers, strict=True):
-        _attention(original.self_attn, layer.attention)
-        _copy(original.mlp.fc1.state_dict(), layer.feed_forward[0])
-        _copy(original.mlp.fc2.state_dict(), layer.feed_forward[2])
-        _copy(original.layer_norm1.state_dict(), layer.norms[0])
-        _copy(original.layer_norm2.state_dict(), layer.norms[1])
+        transplant_packed_attention(original.self_attn, layer.attention)
+        copy_weights(original.mlp.fc1.state_dict(), layer.feed_forward[0])
+        copy_weights(original.mlp.fc2.state_dict(), layer.feed_forward[2])
+        copy_weights(original.layer_norm1.state_dict(), layer.norms[0])
+        copy_weights(original.layer_norm2.state_dict(), layer.norms[1])
     _layers(theirs.text_projector, ours.project)
     ours.contexts.data.copy_(theirs.prompt_ctx.weight)
 
@@ -107,51 +103,34 @@ def transplant_transformer(theirs: nn.Module, ours: nn.Module) -> None:
     """transformers' OneFormerTransformerModule into the query layers, decoder and head of ours."""
     decoder, query = theirs.decoder, theirs.decoder.query_transformer.decoder
     ours.query_positions.data.copy_(theirs.queries_embedder.weight)
-    _copy(decoder.query_input_projection.state_dict(), ours.query_image)
-    _copy(query.norm.state_dict(), ours.query_norm)
+    copy_weights(decoder.query_input_projection.state_dict(), ours.query_image)
+    copy_weights(query.norm.state_dict(), ours.query_norm)
     for original, layer in zip(query.layers, ours.query_layers, strict=True):
-        _attention(original.self_attn, layer.self_attention)
-        _attention(original.multihead_attn, layer.cross_attention)
+        transplant_packed_attention(original.self_attn, layer.self_attention)
+        transplant_packed_attention(original.multihead_attn, layer.cross_attention)
         _feed_forward(original, layer)
         norms = original.norm1, original.norm2, original.norm3
         for norm, own in zip(norms, layer.norms, strict=True):
-            _copy(norm.state_dict(), own)
+            copy_weights(norm.state_dict(), own)
     for original, layer in zip(decoder.layers, ours.decoder, strict=True):
-        _attention(original.cross_attn.multihead_attn, layer.cross_attention)
-        own = original.self_attn.self_attn
-        names, linears = ("to_query", "to_key", "to_value"), (own.q_proj, own.k_proj, own.v_proj)
-        for name, linear in zip(names, linears, strict=True):
-            _copy(linear.state_dict(), getattr(layer.self_attention, name))
-        _copy(own.out_proj.state_dict(), layer.self_attention.out)
+        transplant_packed_attention(original.cross_attn.multihead_attn, layer.cross_attention)
+        transplant_attention(original.self_attn.self_attn, layer.self_attention)
         _feed_forward(original.ffn, layer)
         norms = original.self_attn.norm, original.cross_attn.norm, original.ffn.norm
         for norm, own_norm in zip(norms, layer.norms, strict=True):
-            _copy(norm.state_dict(), own_norm)
-    _copy(decoder.decoder_norm.state_dict(), ours.head.norm)
-    _copy(decoder.class_embed.state_dict(), ours.head.classes)
+            copy_weights(norm.state_dict(), own_norm)
+    copy_weights(decoder.decoder_norm.state_dict(), ours.head.norm)
+    copy_weights(decoder.class_embed.state_dict(), ours.head.classes)
     _layers(decoder.mask_embed, ours.head.embed)
 
 
-def _attention(theirs: nn.MultiheadAttention, ours: nn.Module) -> None:
-    """PyTorch's attention, three matrices in one, into lesson 11's."""
-    weights, biases = theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3)
-    names = ("to_query", "to_key", "to_value")
-    for name, weight, bias in zip(names, weights, biases, strict=True):
-        _copy({"weight": weight, "bias": bias}, getattr(ours, name))
-    _copy(theirs.out_proj.state_dict(), ours.out)
-
-
 def _feed_forward(theirs: nn.Module, ours: nn.Module) -> None:
-    _copy(theirs.linear1.state_dict(), ours.feed_forward[0])
-    _copy(theirs.linear2.state_dict(), ours.feed_forward[2])
+    copy_weights(theirs.linear1.state_dict(), ours.feed_forward[0])
+    copy_weights(theirs.linear2.state_dict(), ours.feed_forward[2])
 
 
 def _layers(theirs: nn.Module, ours: nn.Sequential) -> None:
     """Linear layers, one after another."""
     linear = [module for module in ours if isinstance(module, nn.Linear)]
     for original, own in zip(theirs.layers, linear, strict=True):
-        _copy(original.layers[0].state_dict(), own)
-
-
-def _copy(state: Mapping[str, Tensor], module: nn.Module) -> None:
-    module.load_state_dict({name: value.detach() for name, value in state.items()})
+        copy_weights(original.layers[0].state_dict(), own)
