@@ -2,7 +2,7 @@
 """OneFormer.
 
 You build one network that does semantic, instance and panoptic segmentation with the same weights:
-a sentence tells it which, and a loss between queries and sentences teaches it to listen.
+a sentence tells it which, and a loss between queries and sentences is to teach it to listen.
 """
 
 from collections.abc import Sequence

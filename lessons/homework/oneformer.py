@@ -14,6 +14,7 @@ from lessons.homework.answers.oneformer import (
 )
 from lessons.kit.data import Category, Segments, is_crowd
 from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.maskformer import task_targets
 
 # ---------------------------------------------------------------- 1. fair_contrastive_loss
 
@@ -63,6 +64,38 @@ def shared_between_twins(cosines, text, temperature):
     return F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)
 
 
+def twins_are_right(cosines, text, temperature):
+    same, powers = text[:, None] == text, (cosines / temperature).exp()
+    right = powers.where(same, 0)
+    return sum(-(right.sum(dim) / powers.sum(dim)).log().mean() for dim in (0, 1))
+
+
+def rows_twice(cosines, text, temperature):
+    logits = cosines / temperature
+    own = torch.arange(len(text))
+    same = (text[:, None] == text) & (own[:, None] != own)
+    return 2 * F.cross_entropy(logits.masked_fill(same, -torch.inf), own)
+
+
+def text_as_place(cosines, text, temperature):
+    own = torch.arange(len(text))
+    same = (text[:, None] == text) & (own[:, None] != own)
+    logits = (cosines / temperature).masked_fill(same, -torch.inf)
+    return F.cross_entropy(logits, text) + F.cross_entropy(logits.T, text)
+
+
+def twins_have_a_cosine(cosine):
+    """The twins' cosine is exchanged, and divided by the temperature with the others."""
+
+    def loss(cosines, text, temperature):
+        own = torch.arange(len(text))
+        same = (text[:, None] == text) & (own[:, None] != own)
+        logits = cosines.masked_fill(same, cosine) / temperature
+        return F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
+
+    return loss
+
+
 def twins_are_dropped(cosines, text, temperature):
     first = torch.tensor([k for k, t in enumerate(text.tolist()) if t not in text[:k].tolist()])
     logits = cosines[first][:, first] / temperature
@@ -78,11 +111,20 @@ def own_left_out_below(cosines, text, temperature):
     return (below.logsumexp(1) - own).mean() + (below.logsumexp(0) - own).mean()
 
 
+def as_a_tensor(function, cosines, text, temperature):
+    """The loss, which must be something that has a gradient."""
+    loss = function(cosines, text, temperature)
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"a loss must be a tensor, a {type(loss).__name__} has no gradient")
+    return loss
+
+
 FAIR = Exercise(
     fair_contrastive_loss,
     batches_with_twins,
     points=4,
     minutes=20,
+    call=as_a_tensor,
     mistakes=[
         Mistake(
             "twins are rivals",
@@ -91,7 +133,13 @@ FAIR = Exercise(
             "a row must go?",
         ),
         Mistake(
-            "the diagonal is gone, too",
+            "the diagonal is masked, too",
+            fair("all"),
+            "Your loss is infinite. An image has the same text as itself, and so its own entry is "
+            "gone, above the fraction bar and below. Is an image its own twin?",
+        ),
+        Mistake(
+            "the diagonal is gone below",
             own_left_out_below,
             "Below the fraction bar the image's own text is missing. An image has the same text "
             "as itself, but it is no twin of itself.",
@@ -101,6 +149,24 @@ FAIR = Exercise(
             fair(fill=0.0),
             "You set the twins' entries to 0. A softmax still counts exp(0) = 1 for each. Which "
             "number has an exponential of 0?",
+        ),
+        Mistake(
+            "a cosine of -1",
+            twins_have_a_cosine(-1.0),
+            "You set the twins' cosines to −1, the smallest that there is. They are then weak "
+            "rivals, but rivals: exp(−1 / τ) is not 0.",
+        ),
+        Mistake(
+            "twins are right, too",
+            twins_are_right,
+            "You count the twins above the fraction bar, as if each were the image's own text. "
+            "Here they stand neither above nor below.",
+        ),
+        Mistake(
+            "the text's number as place",
+            text_as_place,
+            "The target of a cross-entropy is a place in the row. You give it the number of the "
+            "text: where does image i find its own?",
         ),
         Mistake(
             "shared between twins",
@@ -120,6 +186,12 @@ FAIR = Exercise(
             "The rows are right. The texts look for their images, too.",
         ),
         Mistake(
+            "the rows twice",
+            rows_twice,
+            "You take the rows twice. The second direction goes down the columns: a text looks "
+            "among the queries.",
+        ),
+        Mistake(
             "the mean of both directions",
             fair(directions=(0.5, 0.5)),
             "Your loss is half as large as it should be. The directions are added.",
@@ -133,6 +205,11 @@ FAIR = Exercise(
             "times the temperature",
             fair(scale=lambda cosines, temperature: cosines * temperature),
             "You multiply by the temperature. A cold temperature should make differences larger.",
+        ),
+        Mistake(
+            "no temperature",
+            fair(scale=lambda cosines, temperature: cosines),
+            "Your loss does not depend on the temperature. Where does it stand in the formula?",
         ),
     ],
 )
@@ -162,6 +239,7 @@ def gathered(
     offset=lambda rank, m: rank * m,
     against="all",
     swap=False,
+    columns_against_own=False,
     directions=(1.0, 1.0),
     parts=lambda loss, m, count: loss,
 ):
@@ -178,6 +256,8 @@ def gathered(
             if swap:
                 rows, columns = q @ all_queries.T / temperature, t @ all_texts.T / temperature
             by_row, by_column = F.cross_entropy(rows, own), F.cross_entropy(columns, own)
+            if columns_against_own:
+                by_column = F.cross_entropy(t @ q.T / temperature, torch.arange(m))
             loss = directions[0] * by_row + directions[1] * by_column
             found.append(parts(loss, m, len(queries)))
         return torch.stack(found)
@@ -225,6 +305,29 @@ GATHERED = Exercise(
             "one direction",
             gathered(directions=(1.0, 0.0)),
             "The queries find their texts. The texts look for their queries, too.",
+        ),
+        Mistake(
+            "the rows twice",
+            gathered(directions=(2.0, 0.0)),
+            "You take the rows twice. The second direction goes from a process's own texts to the "
+            "queries of everybody.",
+        ),
+        Mistake(
+            "the columns of the own rows",
+            gathered(columns_against_own=True),
+            "Your rows are right. But your texts look only among the process's own queries: those "
+            "of the others are missing below the fraction bar.",
+        ),
+        Mistake(
+            "the mean of both directions",
+            gathered(directions=(0.5, 0.5)),
+            "Your losses are half as large as they should be. The directions are added.",
+        ),
+        Mistake(
+            "one number",
+            lambda queries, texts, temperature: gathered()(queries, texts, temperature).mean(),
+            "This is the mean over the processes, the loss of the whole batch. Return what each "
+            "process computes, before anybody takes a mean.",
         ),
         Mistake(
             "the sum over the images",
@@ -320,10 +423,34 @@ def in_order_of_appearance(labels: list[int]) -> list[int]:
     return list(dict.fromkeys(labels))
 
 
+def instances_of_lesson_11(segments: Segments, categories: Sequence[Category], count: int):
+    num_things = sum(category.is_thing for category in categories)
+    targets = task_targets(segments, "instance", num_things)
+    sentences = [f"a photo with a {categories[k].name}" for k in targets.labels.tolist()][:count]
+    return targets, sentences + ["a things photo"] * (count - len(sentences))
+
+
+def all_classes(segments: Segments, categories: Sequence[Category], count: int):
+    labels = [k for k, category in enumerate(categories) if category.is_thing]
+    masks = [(segments.masks & (segments.labels == k)[:, None, None]).any(dim=0) for k in labels]
+    sentences = [f"a photo with a {categories[k].name}" for k in labels][:count]
+    sentences += ["a things photo"] * (count - len(sentences))
+    return Segments(torch.stack(masks), torch.tensor(labels)), sentences
+
+
+def cut_to_count(segments: Segments, categories: Sequence[Category], count: int):
+    targets, sentences = things()(segments, categories, count)
+    return targets[:count], sentences
+
+
 def as_pairs(function, segments: Segments, categories: Sequence[Category], count: int):
     """Targets and sentences in what can be compared."""
-    targets, sentences = function(segments, categories, count)
-    return {"targets": targets, "sentences": list(sentences)}
+    pair = function(segments, categories, count)
+    parts = list(pair) if isinstance(pair, list | tuple) else [pair]
+    kinds = [type(part).__name__ for part in parts]
+    if kinds not in (["Segments", "list"], ["Segments", "tuple"]):
+        raise TypeError(f"two things must be returned, Segments and a list, not {', '.join(kinds)}")
+    return {"targets": parts[0], "sentences": list(parts[1])}
 
 
 THINGS = Exercise(
@@ -337,6 +464,24 @@ THINGS = Exercise(
             "instances",
             things(united=False),
             "These are the instances: your task counts. There was to be one mask for each class.",
+        ),
+        Mistake(
+            "lesson 11's instances",
+            instances_of_lesson_11,
+            "These are the targets of the task instance: they count, and the crowds are missing. "
+            "Which of lesson 11's tasks has one mask for each class?",
+        ),
+        Mistake(
+            "classes that are not there",
+            all_classes,
+            "You name every thing class, whether the image has it or not. What would a network "
+            "learn from an empty mask?",
+        ),
+        Mistake(
+            "the segments cut to the list",
+            cut_to_count,
+            "`count` is the length of the list of sentences. The targets are not cut: every class "
+            "is to be found, also one that has no sentence.",
         ),
         Mistake(
             "semantic",
@@ -406,10 +551,29 @@ def gradient(
     return slope
 
 
+def without_temperature(cosines, temperature):
+    return gradient()(cosines, 1.0) / temperature
+
+
+def times_temperature(cosines, temperature):
+    return gradient(by_temperature=False)(cosines, temperature) * temperature
+
+
+def twos_everywhere(cosines, temperature):
+    logits, b = cosines / temperature, len(cosines)
+    return (logits.softmax(dim=0) + logits.softmax(dim=1) - 2) / (b * temperature)
+
+
 def column_transposed(cosines, temperature):
     logits, b = cosines / temperature, len(cosines)
     r, s = logits.softmax(dim=1), logits.T.softmax(dim=1)
     return (r + s - 2 * torch.eye(b, dtype=cosines.dtype)) / (b * temperature)
+
+
+def by_hand(function, cosines, temperature):
+    """The gradient as it is written: autograd is switched off."""
+    with torch.no_grad():
+        return function(cosines, temperature)
 
 
 SLOPE = Exercise(
@@ -418,6 +582,7 @@ SLOPE = Exercise(
     points=4,
     minutes=25,
     stretch=True,
+    call=by_hand,
     mistakes=[
         Mistake(
             "the temperature forgotten",
@@ -451,6 +616,28 @@ SLOPE = Exercise(
             column_transposed,
             "The texts' softmax is right, but it lies on its side: entry (i, j) belongs to query i "
             "and text j in both halves.",
+        ),
+        Mistake(
+            "a softmax without the temperature",
+            without_temperature,
+            "Your softmax is that of the cosines. In the loss it is taken of the cosines divided "
+            "by the temperature.",
+        ),
+        Mistake(
+            "times the temperature",
+            times_temperature,
+            "You multiply by the temperature. What is the derivative of c / τ with respect to c?",
+        ),
+        Mistake(
+            "minus 2 everywhere",
+            twos_everywhere,
+            "The diagonal is right. You subtract the 2 from all entries, but only the image's own "
+            "text stands above the fraction bar.",
+        ),
+        Mistake(
+            "the mean of both directions",
+            gradient(own=1.0, weights=(0.5, 0.5)),
+            "Your gradient is half as large as it should be. The directions are added.",
         ),
         Mistake(
             "the other sign",
