@@ -70,6 +70,26 @@ def share_of_agreement(first, second):
     return ((product > 0).sum() / judged).item() if judged else NAN
 
 
+def untied_only(first, second):
+    a, b = with_both(first, second)
+    product = (a[:, None] - a).sign() * (b[:, None] - b).sign()
+    judged = (product != 0).sum()
+    return (product.sum() / judged).item() if judged else NAN
+
+
+def absent_in_the_pairs(first, second):
+    a, b = with_both(first, second)
+    product = (a[:, None] - a).sign() * (b[:, None] - b).sign()
+    n = len(first)
+    untied = [n * (n - 1) - int((s[:, None] == s).sum()) + len(s) for s in (a, b)]
+    return product.sum().item() / (untied[0] * untied[1]) ** 0.5
+
+
+def places_correlate(first, second):
+    places = [s.argsort().argsort().double() for s in with_both(first, second)]
+    return torch.corrcoef(torch.stack(places))[0, 1].item() if len(places[0]) > 1 else NAN
+
+
 def neighbours_only(first, second):
     a, b = with_both(first, second)
     x, y = a.double().diff().sign(), b.double().diff().sign()
@@ -108,6 +128,24 @@ AGREEMENT = Exercise(
             "disagreement. A tied pair is neither.",
         ),
         Mistake(
+            "divided by the judged pairs",
+            untied_only,
+            "You divide by agreement plus disagreement, so a pair that only one metric ties is "
+            "forgotten. In the formula each metric takes away its own ties, no others.",
+        ),
+        Mistake(
+            "absent systems in the number of pairs",
+            absent_in_the_pairs,
+            "Your number of pairs P counts systems that lack a number. Leave them out first, of "
+            "both scores, then count.",
+        ),
+        Mistake(
+            "the correlation of places",
+            places_correlate,
+            "You correlate the places in the two orders (Spearman's ρ). Asked for are pairs: "
+            "which of two systems does each metric prefer?",
+        ),
+        Mistake(
             "the share of agreement",
             share_of_agreement,
             "You return the share of the pairs that agree, which is never negative. What should "
@@ -132,7 +170,7 @@ AGREEMENT = Exercise(
 
 
 def answers_and_things(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Tables of IoU with every reason, exact halves among them; no answers; no things."""
+    """Tables of IoU with every reason, an exact half and tenth too; no answers; no things."""
     for n, m in ((6, 9), (11, 7), (4, 12)):
         iou = torch.rand(n, m, generator=generator).double()
         iou[torch.rand(n, m, generator=generator) < 0.55] = 0.04
@@ -140,10 +178,12 @@ def answers_and_things(generator: torch.Generator) -> Iterator[tuple[Tensor, Ten
         iou[1, 1], iou[0, 1], iou[2:, 1] = 0.6, 0.9, 0.0
         iou[2, 2], iou[3, 2], iou[:2, 2], iou[4:, 2] = 0.8, 0.3, 0.0, 0.0
         iou[3, 3], iou[:3, 3], iou[4:, 3] = 0.3, 0.0, 0.0
+        iou[0, 4], iou[1:, 4] = 0.1, 0.0  # exactly a tenth
+        iou[0, 5], iou[1, 5], iou[2:, 5] = 0.9, 0.6, 0.0
         predicted = torch.randint(3, (n,), generator=generator)
         true = torch.randint(3, (m,), generator=generator)
         predicted[:4] = torch.tensor([0, 1, 2, 0])
-        true[:4] = torch.tensor([0, 1, 0, 1])
+        true[:6] = torch.tensor([0, 1, 0, 1, 0, 0])
         yield iou, predicted, true
     yield torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), torch.tensor([0, 1, 1])
     yield torch.zeros(2, 0), torch.tensor([0, 1]), torch.zeros(0, dtype=torch.int64)
@@ -189,6 +229,24 @@ def outline_before_class(iou, predicted_labels, true_labels):
     return torch.where(badly, 2, result)
 
 
+def wrong_before_found(iou, predicted_labels, true_labels):
+    same = same_class(predicted_labels, true_labels)
+    wrong = ~same & (iou > 0.5)
+    found = same & (iou > 0.5) & ~wrong.any(0)
+    return first_that_holds(found, wrong, same & (iou >= 0.1))
+
+
+def more_than_a_tenth(iou, predicted_labels, true_labels):
+    same = same_class(predicted_labels, true_labels)
+    return first_that_holds(same & (iou > 0.5), ~same & (iou > 0.5), same & (iou > 0.1))
+
+
+def half_is_nothing(iou, predicted_labels, true_labels):
+    same = same_class(predicted_labels, true_labels)
+    poor = same & (iou >= 0.1) & (iou < 0.5)
+    return first_that_holds(same & (iou > 0.5), ~same & (iou > 0.5), poor)
+
+
 def outline_of_any_class(iou, predicted_labels, true_labels):
     same = same_class(predicted_labels, true_labels)
     return first_that_holds(same & (iou > 0.5), ~same & (iou > 0.5), iou >= 0.1)
@@ -226,6 +284,23 @@ REASONS = Exercise(
             outline_before_class,
             "A thing with a good answer of another class and a poor one of its own: which reason "
             "comes first in the list?",
+        ),
+        Mistake(
+            "the wrong class before found",
+            wrong_before_found,
+            "A thing with a good answer of its own class and another one of a wrong class: the "
+            "first reason that holds is the one to return.",
+        ),
+        Mistake(
+            "a tenth is too little",
+            more_than_a_tenth,
+            "An IoU of exactly 0.1 counts as missed. At least 0.1 is asked for.",
+        ),
+        Mistake(
+            "one half falls between",
+            half_is_nothing,
+            "An answer of its class with an IoU of exactly one half gets no reason: it is too "
+            "little to be found. What is it then?",
         ),
         Mistake(
             "the outline of any class",
@@ -273,6 +348,29 @@ def twins_beat_each_other(quality, cost):
     return front_of(quality, cost, lambda q, c: (q >= quality) & (c <= cost))
 
 
+def beats_itself(quality, cost):
+    q, c = quality[:, None], cost[:, None]
+    return ~((q >= quality) & (c <= cost)).any(0)
+
+
+def dominates_nobody(quality, cost):
+    q, c = quality[:, None], cost[:, None]
+    beats = (q >= quality) & (c <= cost) & ((q > quality) | (c < cost))
+    return ~beats.any(1) & ~quality.isnan() & ~cost.isnan()
+
+
+def one_is_enough(quality, cost):
+    return front_of(quality, cost, lambda q, c: (q > quality) | (c < cost))
+
+
+def better_quality_only(quality, cost):
+    return front_of(quality, cost, lambda q, c: (q > quality) & (c <= cost))
+
+
+def lower_cost_only(quality, cost):
+    return front_of(quality, cost, lambda q, c: (q >= quality) & (c < cost))
+
+
 def dear_is_good(quality, cost):
     return front_of(
         quality,
@@ -318,6 +416,34 @@ FRONT = Exercise(
             twins_beat_each_other,
             "Two systems with the same two numbers throw each other out. What must be strictly "
             "better?",
+        ),
+        Mistake(
+            "a system beats itself",
+            beats_itself,
+            "Every system is as good and as cheap as itself, so yours throws itself out. One of "
+            "the two must be strictly better.",
+        ),
+        Mistake(
+            "the systems that dominate nobody",
+            dominates_nobody,
+            "You return the systems that dominate nobody. Which of your two axes is j, and which "
+            "is i?",
+        ),
+        Mistake(
+            "better in one is enough",
+            one_is_enough,
+            "You throw out a system as soon as another one is better in one number. To dominate, "
+            "it must not be worse in the other.",
+        ),
+        Mistake(
+            "the quality must be strictly better",
+            better_quality_only,
+            "A system of the same quality and a lower cost dominates too.",
+        ),
+        Mistake(
+            "the cost must be strictly lower",
+            lower_cost_only,
+            "A system of the same cost and a higher quality dominates too.",
         ),
         Mistake(
             "dear is good",
@@ -387,6 +513,23 @@ def one_sided(first, second, drawn, level=0.95):
     return (pooled(first) - pooled(second)).item(), *ends_of(differences, 1 - level, level)
 
 
+def level_is_ignored(first, second, drawn, level=0.95):
+    differences = pooled(first[drawn]) - pooled(second[drawn])
+    return (pooled(first) - pooled(second)).item(), *ends_of(differences, 0.025, 0.975)
+
+
+def interval_of_each(first, second, drawn, level=0.95):
+    ends = [ends_of(pooled(s[drawn]), (1 - level) / 2, (1 + level) / 2) for s in (first, second)]
+    middle = (pooled(first) - pooled(second)).item()
+    return middle, ends[0][0] - ends[1][0], ends[0][1] - ends[1][1]
+
+
+def ratios_in_the_draws(first, second, drawn, level=0.95):
+    ratio = first[:, 0] / first[:, 1] - second[:, 0] / second[:, 1]
+    ends = ends_of(ratio[drawn].mean(-1), (1 - level) / 2, (1 + level) / 2)
+    return (pooled(first) - pooled(second)).item(), *ends
+
+
 def two_deviations(first, second, drawn, level=0.95):
     differences = pooled(first[drawn]) - pooled(second[drawn])
     middle, away = (pooled(first) - pooled(second)).item(), 1.96 * differences.std().item()
@@ -434,6 +577,23 @@ BOOTSTRAP = Exercise(
             "the share is outside on each side",
             one_sided,
             "Your interval leaves out 1 − level on each side, twice what is asked for.",
+        ),
+        Mistake(
+            "the level is ignored",
+            level_is_ignored,
+            "Your interval holds 95 of 100 draws whatever `level` is.",
+        ),
+        Mistake(
+            "an interval for each system",
+            interval_of_each,
+            "You take the ends of each system's scores and subtract those. Subtract within each "
+            "draw first, then look for the ends.",
+        ),
+        Mistake(
+            "a mean of ratios in the draws",
+            ratios_in_the_draws,
+            "Your difference is right, but in the draws you divide image by image and take the "
+            "mean. There too the sums are divided.",
         ),
         Mistake(
             "two standard deviations",
