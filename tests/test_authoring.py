@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -201,3 +202,16 @@ def test_a_file_that_is_no_notebook(house):
     (house / "notebooks/02_wolf.ipynb").write_text('{"cells": [')
     with pytest.raises(LessonsError, match=r"02_wolf.ipynb is not a notebook that can be read"):
         build(house)
+
+
+NOTEBOOKS = sorted(Path(__file__).parents[1].glob("notebooks/*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_lesson_has_at_most_60_cells_of_40_lines_and_3_megabytes(path):
+    cells = nbformat.read(path, 4).cells
+    lines = {c.id: len(c.source.splitlines()) for c in cells if c.cell_type == "code"}
+    assert len(cells) <= 60
+    assert {cell: count for cell, count in lines.items() if count > 40} == {}
+    assert path.stat().st_size <= 3e6
+    assert all(cell.source.strip() for cell in cells)
