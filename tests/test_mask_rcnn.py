@@ -22,6 +22,7 @@ from lessons.kit.scenes import scene
 from lessons.kit.torchvision_peer import torchvision_mask_rcnn, transplant
 from lessons.mask_rcnn import (
     BoxHead,
+    Detections,
     MaskHead,
     MaskRCNN,
     choose_detections,
@@ -29,6 +30,7 @@ from lessons.mask_rcnn import (
     mask_loss,
     mask_scores,
     mask_targets,
+    paste_detections,
     paste_masks,
     pool_pyramid,
     recipe,
@@ -326,6 +328,21 @@ def test_crowds_and_stuff_are_no_targets():
         torch.manual_seed(1)
         results.append(torch.stack(list(model([sample.image], [target]).values())))
     assert torch.equal(*results)
+
+
+def test_each_image_gets_its_own_detections_where_the_mask_is_at_least_one_half():
+    rois = torch.tensor([[1.0, 0, 0, 8, 4], [0, 2, 2, 6, 6], [1, 0, 0, 4, 4], [0, 0, 0, 9, 6]])
+    soft = torch.tensor([0.5, 0.9, 0.49, 0.45])  # the last two nowhere reach one half
+    masks = soft[:, None, None].expand(-1, 28, 28)
+    found = Detections(rois, torch.tensor([3, 1, 0, 2]), torch.tensor([0.9, 0.8, 0.7, 0.6]), masks)
+    first, second = paste_detections(MaskRCNN(T), found, [(6, 9), (4, 8)])
+    assert (first.labels.tolist(), second.labels.tolist()) == ([1], [3])
+    assert torch.equal(first.scores, torch.tensor([0.8])) and first.size == (6, 9)
+    inside = torch.zeros(6, 9, dtype=torch.bool)
+    inside[2:6, 2:6] = True
+    assert torch.equal(first.masks[0] & ~inside, torch.zeros_like(inside))
+    assert first.masks[0, 3:5, 3:5].all()  # its rim is softer
+    assert second.masks[0, 1:3, 1:7].all() and second.size == (4, 8)
 
 
 def test_predictions_are_sorted_whole_segments_of_the_images_size():
