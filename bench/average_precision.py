@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from bench.timing import report, side_by_side
+from bench.timing import at_hand, report, side_by_side
 from lessons.average_precision import evaluate_instances, mask_iou
 from lessons.kit.data import DataSet, things
-from lessons.kit.errors import LessonsError
 from lessons.kit.imperfect import imperfect_detections
 from lessons.kit.peers import coco_evaluate, coco_mask_iou
 from lessons.kit.real import CocoPanoptic, Nuclei
@@ -17,12 +16,7 @@ SEEDS = 20
 def main() -> None:
     data_sets = {"200 scenes": lambda: Scenes.validation(), "nuclei test": lambda: Nuclei("test")}
     data_sets["100 COCO images"] = CocoPanoptic
-    for name, load in data_sets.items():
-        try:
-            data = load()
-        except LessonsError as error:
-            print(f"  {name}: left out. {error}")
-            continue
+    for name, data in at_hand(data_sets):
         measure(name, data)
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.timing import report, side_by_side
+from bench.timing import at_hand, report, side_by_side
 from lessons.kit.data import Category, DataSet, Segments, semantic_map
-from lessons.kit.errors import LessonsError
 from lessons.kit.imperfect import imperfect_detections, imperfect_panoptic
 from lessons.kit.peers import (
     combine_files,
@@ -32,12 +31,8 @@ SEEDS = 20
 
 
 def main() -> None:
-    for name, load in {"50 scenes": Scenes.validation, "50 COCO images": CocoPanoptic}.items():
-        try:
-            data = load()
-        except LessonsError as error:
-            print(f"  {name}: left out. {error}")
-            continue
+    sources = {"50 scenes": Scenes.validation, "50 COCO images": CocoPanoptic}
+    for name, data in at_hand(sources):
         measure(name, data)
     networks()
 

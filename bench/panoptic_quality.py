@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.average_precision import largest_difference
-from bench.timing import report, side_by_side
+from bench.timing import at_hand, report, side_by_side
 from lessons.kit.data import Category, DataSet, Segments, is_crowd
-from lessons.kit.errors import LessonsError
 from lessons.kit.imperfect import imperfect_panoptic
 from lessons.kit.panoptic_files import write_panoptic
 from lessons.kit.peers import score_panoptic_files
@@ -34,12 +33,8 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")  # hotcoco on one core, as the o
 
 
 def main() -> None:
-    for name, load in {"200 scenes": Scenes.validation, "100 COCO images": CocoPanoptic}.items():
-        try:
-            data = load()
-        except LessonsError as error:
-            print(f"  {name}: left out. {error}")
-            continue
+    sources = {"200 scenes": Scenes.validation, "100 COCO images": CocoPanoptic}
+    for name, data in at_hand(sources):
         with tempfile.TemporaryDirectory() as folder:
             measure(name, data, Path(folder))
 

@@ -1,9 +1,12 @@
 """How the benchmarks measure: alternately, so that a busy moment hits all alike."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
+
+from lessons.kit.data import DataSet
+from lessons.kit.errors import LessonsError
 
 
 def side_by_side(ways: Mapping[str, Callable], repeats: int = 7) -> dict[str, list[float]]:
@@ -25,3 +28,14 @@ def report(seconds: Mapping[str, list[float]], peer: str, target: float | None =
         ratio = np.median(np.array(times) / np.array(seconds[peer]))
         goal = f"  (asked for: ≤ {target})" if target is not None and name != peer else ""
         print(f"  {name:<28}{np.median(times):9.4f} s   {ratio:5.2f} of {peer}{goal}")
+
+
+def at_hand(sources: Mapping[str, Callable[[], DataSet]]) -> Iterator[tuple[str, DataSet]]:
+    """The data sets by name; of one whose images are not here a line says so instead."""
+    for name, load in sources.items():
+        try:
+            data = load()
+        except LessonsError as error:
+            print(f"  {name}: left out. {error}")
+            continue
+        yield name, data
