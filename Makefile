@@ -27,7 +27,7 @@ bench: .venv/test.stamp
 
 # Where there is no .venv, the machine's own Python will do: it needs no Jupyter.
 recorded:
-	$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) -m lessons.kit.recorded
+	$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) -m lessons.kit.training.recorded
 
 clean:
 	rm -rf .venv build

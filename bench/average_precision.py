@@ -5,10 +5,10 @@ import numpy as np
 from bench.timing import at_hand, report, side_by_side
 from lessons.average_precision import evaluate_instances, mask_iou
 from lessons.kit.data import DataSet, things
-from lessons.kit.imperfect import imperfect_detections
-from lessons.kit.peers import coco_evaluate, coco_mask_iou
-from lessons.kit.real import CocoPanoptic, Nuclei
-from lessons.kit.scenes import Scenes
+from lessons.kit.data.imperfect import imperfect_detections
+from lessons.kit.data.real import CocoPanoptic, Nuclei
+from lessons.kit.data.scenes import Scenes
+from lessons.kit.peers.coco import coco_evaluate, coco_mask_iou
 
 SEEDS = 20
 

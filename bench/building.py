@@ -5,7 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lessons.kit.authoring import ROOT, build
+from lessons.kit.notebooks.authoring import ROOT, build
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from lessons.centroid_offsets import (
     pixel_centres,
 )
 from lessons.kit.data import is_crowd, things
-from lessons.kit.scenes import CATEGORIES, scene
+from lessons.kit.data.scenes import CATEGORIES, scene
 
 SIZES = (((128, 128), 12, 5), ((1024, 2048), 50, 3))  # (height, width), instances, turns
 NOISE = 2.0  # pixels, of every vote

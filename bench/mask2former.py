@@ -8,9 +8,9 @@ from torch.profiler import ProfilerActivity, profile
 from transformers.models.mask2former import modeling_mask2former as reference
 
 from bench.timing import report, side_by_side
-from lessons.kit import mask2former_peer as peer
 from lessons.kit.data import is_crowd
-from lessons.kit.scenes import Scenes
+from lessons.kit.data.scenes import Scenes
+from lessons.kit.peers import mask2former as peer
 from lessons.mask2former import (
     DeformableAttention,
     Mask2Former,

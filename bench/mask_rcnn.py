@@ -14,10 +14,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.timing import report, side_by_side
 from lessons.faster_rcnn import RegionProposalNetwork
-from lessons.kit.backbone import Backbone
 from lessons.kit.data import boxes, is_crowd
-from lessons.kit.scenes import Scenes
-from lessons.kit.torchvision_peer import torchvision_mask_rcnn, transplant
+from lessons.kit.data.scenes import Scenes
+from lessons.kit.models.backbone import Backbone
+from lessons.kit.peers.mask_rcnn import torchvision_mask_rcnn, transplant
 from lessons.mask_rcnn import BoxHead, MaskHead, MaskRCNN, mask_targets
 from lessons.roi_align import roi_align
 

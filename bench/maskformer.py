@@ -8,8 +8,8 @@ import torch
 
 from bench.timing import report, side_by_side
 from lessons.kit.data import Segments
-from lessons.kit.peers import transformers_decoder_layer, transformers_maskformer
-from lessons.kit.scenes import Scenes
+from lessons.kit.data.scenes import Scenes
+from lessons.kit.peers.maskformer import transformers_decoder_layer, transformers_maskformer
 from lessons.maskformer import (
     DecoderLayer,
     MaskFormer,

@@ -3,8 +3,8 @@
 import torch
 
 from bench.timing import report, side_by_side
-from lessons.kit import oneformer_peer as peer
-from lessons.kit.scenes import Scenes
+from lessons.kit.data.scenes import Scenes
+from lessons.kit.peers import oneformer as peer
 from lessons.mask2former import Mask2Former
 from lessons.maskformer import TASKS
 from lessons.oneformer import (

@@ -9,15 +9,15 @@ import torch
 
 from bench.timing import at_hand, report, side_by_side
 from lessons.kit.data import Category, DataSet, Segments, semantic_map
-from lessons.kit.imperfect import imperfect_detections, imperfect_panoptic
-from lessons.kit.peers import (
+from lessons.kit.data.imperfect import imperfect_detections, imperfect_panoptic
+from lessons.kit.data.real import CocoPanoptic
+from lessons.kit.data.scenes import Scenes
+from lessons.kit.peers.coco import (
     combine_files,
     combine_panoptic,
     torchmetrics_confusion,
     write_combine_inputs,
 )
-from lessons.kit.real import CocoPanoptic
-from lessons.kit.scenes import Scenes
 from lessons.mask_rcnn import MaskRCNN
 from lessons.panoptic_fpn import (
     PanopticFPN,

@@ -14,11 +14,11 @@ import numpy as np
 from bench.average_precision import largest_difference
 from bench.timing import at_hand, report, side_by_side
 from lessons.kit.data import Category, DataSet, Segments, is_crowd
-from lessons.kit.imperfect import imperfect_panoptic
-from lessons.kit.panoptic_files import write_panoptic
-from lessons.kit.peers import score_panoptic_files
-from lessons.kit.real import CocoPanoptic
-from lessons.kit.scenes import Scenes
+from lessons.kit.data.imperfect import imperfect_panoptic
+from lessons.kit.data.panoptic_files import write_panoptic
+from lessons.kit.data.real import CocoPanoptic
+from lessons.kit.data.scenes import Scenes
+from lessons.kit.peers.coco import score_panoptic_files
 from lessons.panoptic_quality import (
     count_by_class,
     count_overlaps,

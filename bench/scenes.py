@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from lessons.kit.scenes import scene
+from lessons.kit.data.scenes import scene
 
 
 def main(count: int = 300) -> None:

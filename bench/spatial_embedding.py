@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bench.timing import report, side_by_side
 from lessons.kit.data import Segments, is_crowd
-from lessons.kit.recorded import load_model
-from lessons.kit.scenes import Scenes
+from lessons.kit.data.scenes import Scenes
+from lessons.kit.training.recorded import load_model
 from lessons.lovasz import largest_first, lovasz_hinge
 from lessons.mask_rcnn import detect, paste_masks
 from lessons.spatial_embedding import (

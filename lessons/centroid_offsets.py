@@ -19,8 +19,8 @@ from torchvision.ops import Conv2dNormActivation
 
 from lessons.average_precision import AREA_RANGES, evaluate_instances
 from lessons.faster_rcnn import in_full_precision
-from lessons.kit.backbone import Backbone, group_norm
 from lessons.kit.data import Segments, empty_segments, is_crowd
+from lessons.kit.models.backbone import Backbone, group_norm
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask_rcnn import MEAN, STD, batch_images
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.faster_rcnn import in_full_precision
-from lessons.kit.backbone import group_norm
 from lessons.kit.data import Segments
+from lessons.kit.models.backbone import group_norm
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask_rcnn import batch_images
 from lessons.maskformer import (

@@ -28,8 +28,8 @@ from lessons.faster_rcnn import (
     nms,
     sample_boxes,
 )
-from lessons.kit.backbone import Backbone, group_norm
 from lessons.kit.data import Segments, boxes, is_crowd
+from lessons.kit.models.backbone import Backbone, group_norm
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.roi_align import roi_align, roi_pool
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from lessons.average_precision import evaluate_instances
 from lessons.faster_rcnn import FeaturePyramid, in_full_precision
-from lessons.kit.backbone import Backbone, group_norm
 from lessons.kit.data import VOID, Category, Segments, semantic_map
+from lessons.kit.models.backbone import Backbone, group_norm
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask_rcnn import MaskRCNNParts, batch_images, detect, instance_losses, paste_detections
 from lessons.panoptic_quality import panoptic_quality

@@ -24,8 +24,8 @@ def same_numbers():
 @pytest.fixture(scope="session")
 def coco():
     """The 100 COCO images with their panoptic annotations, where they are at hand."""
+    from lessons.kit.data.real import CocoPanoptic
     from lessons.kit.errors import LessonsError
-    from lessons.kit.real import CocoPanoptic
 
     try:
         return CocoPanoptic()
@@ -42,7 +42,7 @@ def coco_samples(coco):
 @pytest.fixture(scope="module")
 def scenes():
     """The held-out scenes."""
-    from lessons.kit.scenes import Scenes
+    from lessons.kit.data.scenes import Scenes
 
     return Scenes.validation()
 
@@ -50,8 +50,8 @@ def scenes():
 @pytest.fixture(scope="session")
 def nuclei():
     """The nuclei images, where they are at hand."""
+    from lessons.kit.data.real import Nuclei
     from lessons.kit.errors import LessonsError
-    from lessons.kit.real import Nuclei
 
     try:
         return Nuclei("all")
@@ -89,10 +89,10 @@ def folder(tmp_path, monkeypatch):
     """A folder for records and checkpoints, and lessons.tiny as a system."""
     import tiny_training
 
-    from lessons.kit import recorded
+    from lessons.kit import places
 
-    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "recorded")
-    monkeypatch.setattr(recorded, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(places, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr(places, "CHECKPOINTS", tmp_path / "checkpoints")
     monkeypatch.setitem(sys.modules, "lessons.tiny", tiny_training)
-    recorded.FOLDER.mkdir()
-    return recorded.FOLDER
+    places.RECORDED.mkdir()
+    return places.RECORDED

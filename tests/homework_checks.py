@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from lessons.kit.exercise import Homework, judge
+from lessons.kit.homework import Homework, judge
 
 
 def assert_solutions_pass(homework: Homework, solutions: Mapping[str, Callable]):

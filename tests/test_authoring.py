@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from tiny_notebooks import write_notebook
 
-from lessons.kit.authoring import build
 from lessons.kit.errors import LessonsError
+from lessons.kit.notebooks.authoring import build
 
 TITLE = "# Counting sheep\n\nYou **count** what *stands* on a meadow. More follows."
 LESSON = [

@@ -20,8 +20,8 @@ from lessons.average_precision import (
     precision_recall,
 )
 from lessons.kit.data import Category, Segments, empty_segments
-from lessons.kit.imperfect import imperfect_detections
-from lessons.kit.peers import coco_evaluate, coco_mask_iou
+from lessons.kit.data.imperfect import imperfect_detections
+from lessons.kit.peers.coco import coco_evaluate, coco_mask_iou
 
 SEEDS = (0, 1, 2)  # twenty in the benchmark
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lessons.kit.backbone import Backbone
+from lessons.kit.models.backbone import Backbone
 
 
 @pytest.fixture(scope="module")

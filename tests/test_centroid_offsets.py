@@ -21,7 +21,7 @@ from lessons.centroid_offsets import (
     recipe,
 )
 from lessons.kit.data import Segments, empty_segments, is_crowd, things
-from lessons.kit.scenes import CATEGORIES, scene
+from lessons.kit.data.scenes import CATEGORIES, scene
 
 
 @st.composite

@@ -150,7 +150,7 @@ def test_a_lesson_that_does_not_exist_cannot_be_run(lessons, house):
 
 
 def test_run_runs_what_it_is_told_and_says_how_long_it_took(lessons, house, monkeypatch):
-    from lessons.kit import running
+    from lessons.kit.notebooks import running
 
     calls = []
     for name in ("run_lessons", "save_outputs"):

@@ -2,8 +2,6 @@
 
 import io
 import random
-import subprocess
-import sys
 import threading
 import zipfile
 from dataclasses import replace
@@ -11,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lessons.kit.download import ARCHIVES, download
-from lessons.kit.real import Nuclei
+from lessons.kit.data.download import ARCHIVES, download
+from lessons.kit.data.real import Nuclei
 
 
 def zipped(files):
@@ -210,8 +208,3 @@ def test_the_archives_are_the_official_ones():
         "pennfudan": "https://www.cis.upenn.edu/~jshi/ped_html/PennFudanPed.zip",
     }
     assert ARCHIVES["pennfudan"].size == 53_723_336
-
-
-def test_it_does_not_wait_for_torch():
-    code = "import sys, lessons.kit.download; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lessons.kit import draw, scenes
-from lessons.kit.data import Category, Sample, Segments, empty_segments
+from lessons.kit import draw
+from lessons.kit.data import Category, Sample, Segments, empty_segments, scenes
 from lessons.kit.draw import (
     PALETTE,
     captioned,

@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 from torch import nn
 
 from lessons.kit.data import Segments
-from lessons.kit.exercise import Exercise, Homework, Mistake, difference, judge
+from lessons.kit.homework import Exercise, Homework, Mistake, difference, judge
 
 exit_of_the_module = exit
 
@@ -857,7 +857,7 @@ CELLS = [
     """
 import sys, time
 import torch
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 def area(side): return side * side
 def circumference(side): return 4 * side
 def half(side): return side * side / 2

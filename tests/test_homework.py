@@ -13,7 +13,7 @@ from homework_checks import (
     assert_stubs_are_to_do,
 )
 
-from lessons.kit.authoring import lesson_name
+from lessons.kit.notebooks.authoring import lesson_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))

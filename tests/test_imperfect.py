@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lessons.kit.data import Category, Sample, Segments, areas, boxes, empty_segments, things
-from lessons.kit.imperfect import imperfect_detections
-from lessons.kit.scenes import CATEGORIES, Scenes
+from lessons.kit.data.imperfect import imperfect_detections
+from lessons.kit.data.scenes import CATEGORIES, Scenes
 
 KINDS = [
     Category("sheep", True, (240, 228, 66)),

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.mask2former import modeling_mask2former as reference
 
-from lessons.kit import mask2former_peer as peer
 from lessons.kit.data import Segments, empty_segments, is_crowd
-from lessons.kit.recorded import recipe_of
-from lessons.kit.scenes import scene
+from lessons.kit.data.scenes import scene
+from lessons.kit.peers import mask2former as peer
+from lessons.kit.training.recorded import recipe_of
 from lessons.mask2former import (
     DeformableAttention,
     DeformableLayer,

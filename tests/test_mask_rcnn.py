@@ -15,11 +15,11 @@ from torchvision.models.detection.roi_heads import (
 from torchvision.ops import MultiScaleRoIAlign
 
 from lessons.faster_rcnn import RegionProposalNetwork
-from lessons.kit.backbone import Backbone
 from lessons.kit.data import Segments, boxes, is_crowd
-from lessons.kit.recorded import load_model, read
-from lessons.kit.scenes import scene
-from lessons.kit.torchvision_peer import torchvision_mask_rcnn, transplant
+from lessons.kit.data.scenes import scene
+from lessons.kit.models.backbone import Backbone
+from lessons.kit.peers.mask_rcnn import torchvision_mask_rcnn, transplant
+from lessons.kit.training.recorded import load_model, read
 from lessons.mask_rcnn import (
     BoxHead,
     Detections,
@@ -399,7 +399,7 @@ def test_recorded_runs_reach_their_marks(name, marks):
 
 
 def test_the_recorded_model_finds_what_it_is_recorded_to_find():
-    from lessons.kit.recorded import evaluate_again
+    from lessons.kit.training.recorded import evaluate_again
 
     scores = evaluate_again("mask_rcnn", seed=7, count=16)  # scenes that no run has seen
     assert scores["ap50"] >= 0.85

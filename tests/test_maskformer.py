@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers.models.maskformer import modeling_maskformer as theirs
 
 from lessons.kit.data import Segments, empty_segments, is_crowd
-from lessons.kit.peers import transformers_decoder_layer, transformers_maskformer
+from lessons.kit.peers.maskformer import transformers_decoder_layer, transformers_maskformer
 from lessons.maskformer import (
     TASKS,
     DecoderLayer,

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from lessons.kit import oneformer_peer as peer
 from lessons.kit.data import Category, Segments, empty_segments
-from lessons.kit.recorded import recipe_of
-from lessons.kit.scenes import CATEGORIES, Scenes
+from lessons.kit.data.scenes import CATEGORIES, Scenes
+from lessons.kit.peers import oneformer as peer
+from lessons.kit.training.recorded import recipe_of
 from lessons.mask2former import Mask2Former
 from lessons.maskformer import TASKS, sine_positions, task_targets
 from lessons.oneformer import (

@@ -9,15 +9,14 @@ import tiny_training
 import torch
 from PIL import Image
 
-from lessons.kit import recorded
 from lessons.kit.data import Category, Segments, areas, is_crowd
+from lessons.kit.data.imperfect import imperfect_panoptic
+from lessons.kit.data.panoptic_files import read_panoptic, write_panoptic
+from lessons.kit.data.real import CocoPanoptic
+from lessons.kit.data.scenes import CATEGORIES, Scenes
 from lessons.kit.errors import LessonsError
-from lessons.kit.imperfect import imperfect_panoptic
-from lessons.kit.panoptic_files import read_panoptic, write_panoptic
-from lessons.kit.peers import score_panoptic_files
-from lessons.kit.real import CocoPanoptic
-from lessons.kit.scenes import CATEGORIES, Scenes
-from lessons.kit.training import data_set, fit
+from lessons.kit.peers.coco import score_panoptic_files
+from lessons.kit.training import data_set, fit, recorded
 from lessons.panoptic_quality import panoptic_map, panoptic_quality, rgb_to_ids
 
 KINDS = [Category("sheep", True, (240, 228, 66)), Category("meadow", False, (153, 187, 85))]

@@ -9,10 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from lessons.kit.data import VOID, Category, Segments, areas, empty_segments, semantic_map
-from lessons.kit.imperfect import imperfect_detections, imperfect_panoptic
-from lessons.kit.peers import combine_panoptic, score_panoptic_files, torchmetrics_confusion
-from lessons.kit.recorded import evaluate_again, write
+from lessons.kit.data.imperfect import imperfect_detections, imperfect_panoptic
+from lessons.kit.peers.coco import combine_panoptic, score_panoptic_files
+from lessons.kit.peers.semantic import torchmetrics_confusion
 from lessons.kit.training import fit
+from lessons.kit.training.recorded import evaluate_again, write
 from lessons.mask_rcnn import MaskRCNN
 from lessons.panoptic_fpn import (
     PanopticFPN,

@@ -9,9 +9,9 @@ import torch
 from panopticapi.utils import id2rgb, rgb2id
 
 from lessons.kit.data import Category, Sample, Segments, empty_segments
-from lessons.kit.imperfect import imperfect_panoptic
-from lessons.kit.panoptic_files import read_panoptic, write_panoptic
-from lessons.kit.peers import coco_panoptic_quality, score_panoptic_files
+from lessons.kit.data.imperfect import imperfect_panoptic
+from lessons.kit.data.panoptic_files import read_panoptic, write_panoptic
+from lessons.kit.peers.coco import coco_panoptic_quality, score_panoptic_files
 from lessons.panoptic_quality import (
     count_overlaps,
     ids_to_rgb,

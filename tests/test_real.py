@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from lessons.kit.data import Category, Sample, Segments, areas
-from lessons.kit.real import CocoPanoptic, Nuclei, PennFudan, Smaller, data_root
+from lessons.kit.data.real import CocoPanoptic, Nuclei, PennFudan, Smaller, data_root
 
-SPLITS = json.loads((Path(__file__).parents[1] / "lessons/kit/nuclei.json").read_text())
+SPLITS = json.loads((Path(__file__).parents[1] / "lessons/kit/data/nuclei.json").read_text())
 
 
 def save(path, values, mode=None):

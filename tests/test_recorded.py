@@ -13,10 +13,19 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lessons.kit import recorded
+from lessons.kit import places
 from lessons.kit.data import Category
 from lessons.kit.errors import LessonsError
-from lessons.kit.training import BUDGETS, Budget, categories, data_set, evaluate, fit
+from lessons.kit.training import (
+    BUDGETS,
+    Budget,
+    categories,
+    data_set,
+    evaluate,
+    fit,
+    recorded,
+    store,
+)
 
 FILES = ["run.json", "weights.safetensors"]
 
@@ -126,7 +135,7 @@ def test_a_record_is_kept_where_the_new_one_cannot_be_written(folder, run, monke
     def fail(*arguments):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(recorded, function, fail)
+    monkeypatch.setattr(store, function, fail)
     for name in ("one", "two"):
         with pytest.raises(OSError, match="no space left"):
             recorded.write(name, replace(run, seed=3))
@@ -257,7 +266,7 @@ def test_every_run_that_the_course_records_can_be_made(name, request):
         assert getattr(recipe.budget(plan.budget), part) == value
     json.dumps(recipe.options)
     if plan.weights:
-        recorded._must_be_small(name, recorded._half(recipe.model()))
+        store.must_be_small(name, store.half(recipe.model()))
 
 
 # ---------------------------------------------------------------- train
@@ -267,7 +276,7 @@ def test_a_planned_run_is_trained_and_recorded_and_its_checkpoint_removed(folder
     plan = recorded.plan("one", "tiny", "four_scenes", "test", 2)
     report = recorded.train(plan, progress=False)
     assert repr(report) == repr(recorded.read("one"))
-    assert list(recorded.CHECKPOINTS.iterdir()) == []
+    assert list(places.CHECKPOINTS.iterdir()) == []
     model = recorded.load_model("one")
     for key, value in rounded(run.model).state_dict().items():
         assert torch.equal(model.state_dict()[key], value)
@@ -276,7 +285,7 @@ def test_a_planned_run_is_trained_and_recorded_and_its_checkpoint_removed(folder
 def test_a_run_that_could_not_be_recorded_is_not_lost(folder, run, monkeypatch):
     plan = recorded.plan("one", "tiny", "four_scenes", "test", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(recorded, "save_file", lambda *arguments: 1 / 0)
+        patch.setattr(store, "save_file", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             recorded.train(plan, progress=False)
     assert list(folder.iterdir()) == []
@@ -288,7 +297,7 @@ def test_a_run_that_could_not_be_recorded_is_not_lost(folder, run, monkeypatch):
 
 
 def test_weights_that_would_be_too_large_are_refused_before_the_first_step(folder, monkeypatch):
-    monkeypatch.setattr(recorded, "LARGEST", 39)
+    monkeypatch.setattr(store, "LARGEST", 39)
     monkeypatch.setattr(recorded, "fit", None)
     with pytest.raises(LessonsError, match="the weights of one take 0.0 MB"):
         recorded.train(recorded.plan("one", "tiny", "four_scenes"))
@@ -356,7 +365,7 @@ def test_where_all_runs_are_there_nothing_is_made(planned, folder, capsys):
 
 
 def test_make_recorded_ends_with_one_line_for_a_name_that_does_not_exist(root):
-    command = [sys.executable, "-m", "lessons.kit.recorded", "nope"]
+    command = [sys.executable, "-m", "lessons.kit.training.recorded", "nope"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("recorded: runs.toml has no run 'nope', it has mask_rcnn")
@@ -384,7 +393,9 @@ class Bare(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = Bare
 import pathlib
 import lessons.mask_rcnn
-from lessons.kit import recorded, training
+from lessons.kit import training
+from lessons.kit import places
+from lessons.kit.training import recorded, store
 
 recipe = lessons.mask_rcnn.recipe("four_scenes")
 recipe = recipe.with_budget("test", steps=2, batch=1, validated=1, evaluations=1)

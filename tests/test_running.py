@@ -17,9 +17,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from rich.console import Console
 from tiny_notebooks import KERNEL, write_notebook
 
-from lessons.kit import running
 from lessons.kit.errors import LessonsError
-from lessons.kit.running import (
+from lessons.kit.notebooks import running
+from lessons.kit.notebooks.running import (
     WakefulChannel,
     execute,
     find_lessons,

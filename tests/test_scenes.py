@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 
 from lessons.kit.data import Sample, semantic_map
-from lessons.kit.scenes import CATEGORIES, Scenes, scene
+from lessons.kit.data.scenes import CATEGORIES, Scenes, scene
 
 NAMES = [category.name for category in CATEGORIES]
 NUM_THINGS = sum(category.is_thing for category in CATEGORIES)

@@ -9,9 +9,9 @@ from torch import nn
 
 from lessons import side_by_side
 from lessons.kit.data import VOID, Category, Sample, Segments, semantic_map
-from lessons.kit.imperfect import imperfect_detections, imperfect_panoptic
-from lessons.kit.peers import coco_evaluate, coco_panoptic_quality
-from lessons.kit.scenes import Scenes
+from lessons.kit.data.imperfect import imperfect_detections, imperfect_panoptic
+from lessons.kit.data.scenes import Scenes
+from lessons.kit.peers.coco import coco_evaluate, coco_panoptic_quality
 from lessons.side_by_side import (
     Answers,
     Errors,

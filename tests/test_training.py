@@ -15,26 +15,24 @@ import torch
 from tiny_training import Painted, Tiny
 from torch import nn
 
-from lessons.kit import training
-from lessons.kit.data import Category, Segments, is_crowd
+from lessons.kit.data import Category, Segments, is_crowd, named
+from lessons.kit.data.named import InMemory
+from lessons.kit.data.scenes import Scenes
 from lessons.kit.errors import LessonsError
-from lessons.kit.scenes import Scenes
 from lessons.kit.training import (
-    Batches,
+    BUDGETS,
     Budget,
-    InMemory,
-    augment,
     budget,
     by_heart,
     data_set,
     evaluate,
-    evaluation_steps,
     fit,
     from_full,
-    learning_rate,
-    parameter_groups,
+    loop,
     predict,
 )
+from lessons.kit.training.batches import Batches, augment
+from lessons.kit.training.loop import evaluation_steps, learning_rate, parameter_groups
 
 PLAN = Budget(6, batch=4, size=8)
 
@@ -87,7 +85,7 @@ def test_a_changed_budget_leaves_the_recipe_and_its_other_budgets_as_they_were()
 def test_quick_and_test_are_shorter_and_keep_what_is_not_said():
     full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, clip=20.0, turn=True)
     made = from_full(full, steps=220)
-    assert made["full"] == full and list(made) == list(training.BUDGETS)
+    assert made["full"] == full and list(made) == list(BUDGETS)
     assert made["quick"] == replace(full, steps=220, batch=8, count=1000, evaluations=1)
     assert made["test"] == replace(
         full, steps=4, batch=2, size=64, count=8, validated=4, evaluations=1
@@ -137,7 +135,7 @@ def test_a_data_set_has_two_splits_and_at_most_as_many_images_as_it_is_asked_for
 
 def test_what_processes_draw_is_the_same_and_keeps_no_file_open(monkeypatch):
     alone = InMemory(Scenes(0, 64, 32), 64)
-    monkeypatch.setattr(training, "_workers", lambda: 2)
+    monkeypatch.setattr(named, "workers", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     files = Path("/proc/self/fd")
     before = len(list(files.iterdir())) if files.exists() else 0
@@ -170,7 +168,7 @@ def test_a_batch_depends_on_its_step_and_on_nothing_before():
     one = Batches(samples, plan, 3)
     backwards = [one[step] for step in reversed(range(6))][::-1]
     torch.rand(5)
-    late = list(training._loader(Batches(samples, plan, 3), 2, on_gpu=False))
+    late = list(loop._loader(Batches(samples, plan, 3), 2, on_gpu=False))
     for batches in (backwards, in_order[:2] + late):
         assert len(batches) == 6
         for batch, expected in zip(batches, in_order, strict=True):
@@ -178,9 +176,9 @@ def test_a_batch_depends_on_its_step_and_on_nothing_before():
 
 
 def test_beside_a_gpu_processes_make_the_same_batches(monkeypatch):
-    monkeypatch.setattr(training, "_workers", lambda: 2)
+    monkeypatch.setattr(loop, "workers", lambda: 2)
     batches = Batches(Painted(*[(16, 16)] * 5), PLAN, 0)
-    made = list(training._loader(batches, 3, on_gpu=True))
+    made = list(loop._loader(batches, 3, on_gpu=True))
     assert len(made) == 3
     for step, batch in enumerate(made, start=3):
         assert all(same_samples(a, b) for a, b in zip(batch, batches[step], strict=True))
@@ -366,7 +364,7 @@ def test_the_random_state_comes_back_after_a_failure_too():
 def test_images_of_several_sizes_and_crops_without_a_segment(monkeypatch):
     source = Painted((9, 30), (30, 9), (1, 40), (3, 3))  # (1, 40) is void
     source.categories = [Category(str(k), True, (0, 0, 0)) for k in range(100)]
-    monkeypatch.setattr(training, "_source", lambda *arguments: source)
+    monkeypatch.setattr(named, "_source", lambda *arguments: source)
     recipe = replace(tiny_training.recipe(), data="several sizes")
     recipe = recipe.with_budget("test", steps=4, size=16, count=99, validated=99, turn=True)
     run = fit(recipe, "test", progress=False)
@@ -528,10 +526,8 @@ def test_what_is_no_number_stops_the_run_by_name_and_the_last_checkpoint_stays(
 
 def test_where_numbers_are_looked_at_now_and_then_the_step_is_known_too(monkeypatch, tmp_path):
     """As beside a GPU: only when a row of the history is closed."""
-    note = training._Progress.note
-    monkeypatch.setattr(
-        training._Progress, "note", lambda self, terms, look: note(self, terms, False)
-    )
+    note = loop._Progress.note
+    monkeypatch.setattr(loop._Progress, "note", lambda self, terms, look: note(self, terms, False))
     recipe = replace(tiny_training.recipe(), model=lambda: Broken("nan", after=100))
     recipe = recipe.with_budget("test", steps=200, batch=1, evaluations=1)
     with pytest.raises(LessonsError, match="'size' became nan in step 101;"):

@@ -14,7 +14,7 @@ from lessons.homework.answers.average_precision import (
     mean_average_precision,
 )
 from lessons.kit.data import Segments, boxes
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 
 # ---------------------------------------------------------------- 1. boundary_iou
 

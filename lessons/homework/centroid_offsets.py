@@ -13,7 +13,7 @@ from lessons.homework.answers.centroid_offsets import (
     mean_shift,
     turn_offsets,
 )
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 
 # ---------------------------------------------------------------- 1. inner_centres
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lessons.faster_rcnn import box_iou, nms
 from lessons.homework.answers.faster_rcnn import anchor_shapes, assign_levels, giou, soft_nms
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 
 
 def random_boxes(n: int, generator: torch.Generator, size: float = 60.0) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lessons.homework.answers.hungarian import auction, margin, match_allowed, price_bound
 from lessons.hungarian import hungarian
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 
 
 def uniform(generator: torch.Generator, *size: int) -> Tensor:

@@ -11,7 +11,7 @@ from lessons.homework.answers.lovasz import (
     lovasz_softmax,
     void_hinge,
 )
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 from lessons.lovasz import jaccard_loss, lovasz_gradient, lovasz_hinge
 
 

@@ -13,7 +13,7 @@ from lessons.homework.answers.mask2former import (
     importance_estimate,
     masked_attention,
 )
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 
 
 def gradient(value: object, *leaves: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ from lessons.homework.answers.mask_rcnn import (
     refine_masks,
     rescore,
 )
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 from lessons.mask_rcnn import (
     MaskHead,
     mask_loss,

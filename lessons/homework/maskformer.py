@@ -12,7 +12,7 @@ from lessons.homework.answers.maskformer import (
     turned_by_logarithm,
 )
 from lessons.hungarian import hungarian
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 
 # ---------------------------------------------------------------- 1. iou_from_dice
 

@@ -13,7 +13,7 @@ from lessons.homework.answers.oneformer import (
     things_only,
 )
 from lessons.kit.data import Category, Segments, is_crowd
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 from lessons.maskformer import task_targets
 
 # ---------------------------------------------------------------- 1. fair_contrastive_loss

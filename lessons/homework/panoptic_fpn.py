@@ -14,7 +14,7 @@ from lessons.homework.answers.panoptic_fpn import (
     panoptic_head,
 )
 from lessons.kit.data import VOID
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 
 # ---------------------------------------------------------------- 1. merge_stuff_first
 

@@ -12,7 +12,7 @@ from lessons.homework.answers.panoptic_quality import (
     stuff_iou,
     tolerant_iou,
 )
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 
 # ---------------------------------------------------------------- 1. stuff_iou
 

@@ -12,7 +12,7 @@ from lessons.homework.answers.roi_align import (
     send_back,
     shifted_boxes,
 )
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 
 
 def uniform(generator: torch.Generator, low: float, high: float) -> float:

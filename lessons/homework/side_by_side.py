@@ -11,7 +11,7 @@ from lessons.homework.answers.side_by_side import (
     reasons,
     undominated,
 )
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 
 NAN = float("nan")
 

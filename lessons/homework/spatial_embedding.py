@@ -12,7 +12,7 @@ from lessons.homework.answers.spatial_embedding import (
     second_opinion,
     tilted_numbers,
 )
-from lessons.kit.exercise import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, Mistake
 from lessons.spatial_embedding import bandwidth, membership, pixel_grid
 
 MARGIN = math.sqrt(2 * math.log(2))

@@ -16,8 +16,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lessons.kit.authoring import ROOT
 from lessons.kit.errors import LessonsError
+from lessons.kit.places import ROOT
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,7 +55,7 @@ def run(
     ] = False,
 ) -> None:
     """Execute lessons into build/: notebooks with results, an HTML page each, an index."""
-    from lessons.kit import running
+    from lessons.kit.notebooks import running
 
     start = time.perf_counter()
     try:
@@ -103,7 +103,7 @@ def build(
     ] = False,
 ) -> None:
     """Build the package and the homework from the notebooks."""
-    from lessons.kit import authoring
+    from lessons.kit.notebooks import authoring
 
     root = course_root()
     stale = [path.relative_to(root).as_posix() for path in authoring.build(root, check)]
@@ -127,7 +127,7 @@ def train(
     weights: Annotated[bool, typer.Option(help="keep the weights, 4 MB at most")] = True,
 ) -> None:
     """Train a system and record the run in lessons/recorded/; a killed run goes on."""
-    from lessons.kit import recorded
+    from lessons.kit.training import recorded
 
     plan = recorded.plan(name or system, system, data, budget, seed, changes or (), weights)
     report = recorded.train(plan)
@@ -150,7 +150,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure a recorded system again, on any split, or all of them on their own."""
-    from lessons.kit import recorded
+    from lessons.kit.training import recorded
 
     if everything:
         if name or data or seed is not None or as_json or export:
@@ -173,7 +173,7 @@ def _evaluate_all(count: int | None) -> None:
 
     Of the first `count` images only, nothing is compared: run.json tells of all of them.
     """
-    from lessons.kit import recorded
+    from lessons.kit.training import recorded
 
     differing = []
     for again in recorded.evaluate_all(count):
@@ -203,7 +203,7 @@ def results(
     """Print the scores of all recorded runs."""
     from rich.table import Table
 
-    from lessons.kit import recorded
+    from lessons.kit.training import recorded
 
     if markdown:
         print(recorded.results_table())
@@ -238,7 +238,7 @@ def _print_scores(scores: dict) -> None:
 @app.command()
 def download(name: Annotated[str, typer.Argument(help="nuclei or pennfudan")]) -> None:
     """Fetch a data set from its official address into data/ (or $LESSONS_DATA)."""
-    from lessons.kit.download import download as fetch
+    from lessons.kit.data.download import download as fetch
 
     fetch(name)
 

@@ -72,8 +72,8 @@ def _device() -> str:
 
 
 def _data() -> list[str]:
-    from lessons.kit.download import ARCHIVES
-    from lessons.kit.real import CocoPanoptic, Nuclei, PennFudan, data_root
+    from lessons.kit.data.download import ARCHIVES
+    from lessons.kit.data.real import CocoPanoptic, Nuclei, PennFudan, data_root
 
     lines = [
         "scenes   drawn on the fly, nothing to download",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lessons.kit import download as module
-from lessons.kit.download import ARCHIVES, download
+from lessons.kit.data import download as module
+from lessons.kit.data.download import ARCHIVES, download
 from lessons.kit.errors import LessonsError
 
 

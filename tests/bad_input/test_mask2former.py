@@ -5,7 +5,7 @@ import torch
 
 from lessons.kit.data import empty_segments
 from lessons.kit.errors import LessonsError
-from lessons.kit.recorded import recipe_of
+from lessons.kit.training.recorded import recipe_of
 from lessons.mask2former import (
     WEIGHTS,
     DeformableAttention,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lessons.kit.data import Category, Segments
-from lessons.kit.scenes import CATEGORIES
+from lessons.kit.data.scenes import CATEGORIES
 from lessons.oneformer import (
     OneFormer,
     TextEncoder,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lessons.kit.data import Category, Segments, empty_segments
-from lessons.kit.panoptic_files import write_panoptic
+from lessons.kit.data.panoptic_files import write_panoptic
 from lessons.panoptic_quality import (
     count_overlaps,
     ids_to_rgb,

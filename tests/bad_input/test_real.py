@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lessons.kit.data.real import CocoPanoptic, Nuclei, PennFudan
 from lessons.kit.errors import LessonsError
-from lessons.kit.real import CocoPanoptic, Nuclei, PennFudan
 
 PNG = "coco/annotations/panoptic_val2017/1.png"
 JSON = "coco/annotations/panoptic_val2017.json"
@@ -130,7 +130,7 @@ def test_a_nucleus_image_that_is_missing(root):
 
 
 def test_listed_nuclei_that_are_missing(root):
-    splits = Path(__file__).parents[2] / "lessons" / "kit" / "nuclei.json"
+    splits = Path(__file__).parents[2] / "lessons" / "kit" / "data" / "nuclei.json"
     first = json.loads(splits.read_text())["test"][0]
     text = message(lambda: Nuclei("test", root))
     assert first in text and "39 more are missing" in text

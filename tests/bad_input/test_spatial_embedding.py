@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lessons.kit.data import empty_segments
-from lessons.kit.scenes import scene
+from lessons.kit.data.scenes import scene
 from lessons.spatial_embedding import (
     SpatialEmbeddingNet,
     cluster_pixels,

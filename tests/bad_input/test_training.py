@@ -11,10 +11,11 @@ import tiny_training
 import torch
 from tiny_training import Tiny
 
-from lessons.kit import recorded, training
+from lessons.kit import places, training
+from lessons.kit.data import named
+from lessons.kit.data.scenes import Scenes
 from lessons.kit.errors import LessonsError
-from lessons.kit.scenes import Scenes
-from lessons.kit.training import Budget, budget, data_set, fit
+from lessons.kit.training import Budget, budget, data_set, fit, recorded
 
 
 def message(call, *arguments, **keywords):
@@ -100,7 +101,7 @@ def test_images_that_are_not_there(name, tmp_path, monkeypatch):
 
 
 def test_a_data_set_without_images(monkeypatch):
-    monkeypatch.setattr(training, "_source", lambda *arguments: [])
+    monkeypatch.setattr(named, "_source", lambda *arguments: [])
     assert message(data_set, "nothing") == "the train split of nothing has no images"
 
 
@@ -214,7 +215,7 @@ OTHERS = {
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(
     checkpoint, monkeypatch, change, expected
 ):
-    monkeypatch.setattr(training, "_source", lambda name, split, size: Scenes.train(4, size=size))
+    monkeypatch.setattr(named, "_source", lambda name, split, size: Scenes.train(4, size=size))
     before = checkpoint.read_bytes()
     recipe, seed = change(tiny_training.recipe())
     with pytest.raises(LessonsError) as caught:
@@ -340,7 +341,7 @@ def test_a_command_that_cannot_be_done_is_one_line(
     assert expected in error_of(*words.split())
     assert [path.name for path in folder.iterdir()] == ["one"]
     assert (folder / "one/run.json").read_text() == record
-    checkpoints = Path(recorded.CHECKPOINTS)
+    checkpoints = Path(places.CHECKPOINTS)
     assert not any(path.is_file() for path in checkpoints.rglob("*"))
 
 

@@ -1,6 +1,7 @@
-"""The reference implementations behind this course's types: what lessons, tests and
-benchmarks compare with. Each function converts, calls the published package, and converts
-back; nothing is computed here.
+"""pycocotools and panopticapi behind this course's types.
+
+Each function converts, calls the published package, and converts back; nothing is computed
+here.
 """
 
 import contextlib
@@ -18,10 +19,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor, nn
+from torch import Tensor
 
-from lessons.kit.data import VOID, Category, Segments, is_crowd
-from lessons.kit.panoptic_files import masks_of_ids, write_panoptic
+from lessons.kit.data import Category, Segments, is_crowd
+from lessons.kit.data.panoptic_files import masks_of_ids, write_panoptic
 
 
 def coco_encode(masks: Bool[Tensor, "n h w"]) -> list[dict]:
@@ -220,73 +221,6 @@ def combine_panoptic(
             answer = Segments(torch.from_numpy(masks), labels)
             answers.append(answer[answer.masks.flatten(1).any(dim=1)])
     return answers
-
-
-def torchmetrics_confusion(
-    predictions: Sequence[Int[Tensor, "_ _"]], targets: Sequence[Int[Tensor, "_ _"]], k: int
-) -> Int[Tensor, "k1 k1"]:
-    """torchmetrics' confusion matrix of maps of `k` classes; void (255) is a class more."""
-    from torchmetrics.classification import MulticlassConfusionMatrix
-
-    matrix = MulticlassConfusionMatrix(k + 1, validate_args=False)
-    for pair in zip(predictions, targets, strict=True):
-        matrix.update(*(torch.where(each == VOID, k, each) for each in pair))
-    return matrix.compute()
-
-
-def transformers_maskformer(
-    class_logits: Float[Tensor, "b q k1"],
-    mask_logits: Float[Tensor, "b q h w"],
-    targets: Sequence[Segments],
-    weights: tuple[float, float, float] = (1.0, 20.0, 1.0),
-    no_object: float = 0.1,
-) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Tensor]]:
-    """transformers' MaskFormer matching and weighted losses (`classes`, `mask`, `dice`).
-
-    `weights` are those of class, mask (focal) and dice, in cost and loss; `no_object` is that of
-    ∅ in the loss.
-    """
-    from transformers.models.maskformer import modeling_maskformer as reference
-
-    matcher = reference.MaskFormerHungarianMatcher(*weights)
-    loss = reference.MaskFormerLoss(class_logits.shape[-1] - 1, matcher, {}, no_object)
-    masks, labels = [t.masks.float() for t in targets], [t.labels for t in targets]
-    terms = loss(mask_logits, class_logits, masks, labels)
-    names = {"classes": "loss_cross_entropy", "mask": "loss_mask", "dice": "loss_dice"}
-    weighted = {
-        name: weight * terms[names[name]] for name, weight in zip(names, weights, strict=True)
-    }
-    return matcher(mask_logits, class_logits, masks, labels), weighted
-
-
-def transformers_decoder_layer(layer: nn.Module, heads: int) -> nn.Module:
-    """transformers' decoder layer of MaskFormer, with the weights of lesson 11's `DecoderLayer`."""
-    from transformers.models.maskformer import modeling_maskformer as reference
-
-    channels = layer.norms[0].normalized_shape[0]
-    linear = [part for part in layer.feed_forward.modules() if isinstance(part, nn.Linear)]
-    config = reference.MaskFormerDetrConfig(
-        d_model=channels,
-        decoder_attention_heads=heads,
-        decoder_ffn_dim=linear[0].out_features,
-        activation_function="relu",
-        dropout=0.0,
-        attention_dropout=0.0,
-        activation_dropout=0.0,
-    )
-    config._attn_implementation = "eager"
-    peer = reference.MaskFormerDetrDecoderLayer(config).eval()
-    pairs = [(peer.mlp.fc1, linear[0]), (peer.mlp.fc2, linear[1])]
-    for theirs, ours in (
-        (peer.self_attn, layer.self_attention),
-        (peer.encoder_attn, layer.cross_attention),
-    ):
-        pairs += [(theirs.q_proj, ours.to_query), (theirs.k_proj, ours.to_key)]
-        pairs += [(theirs.v_proj, ours.to_value), (theirs.o_proj, ours.out)]
-    norms = peer.self_attn_layer_norm, peer.encoder_attn_layer_norm, peer.final_layer_norm
-    for theirs, ours in (*pairs, *zip(norms, layer.norms, strict=True)):
-        theirs.load_state_dict(ours.state_dict())
-    return peer
 
 
 def _mean(values: np.ndarray) -> float:

@@ -22,8 +22,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from traitlets import Type
 
-from lessons.kit.authoring import read_notebook
 from lessons.kit.errors import LessonsError
+from lessons.kit.notebooks.authoring import read_notebook
 
 CELL_SECONDS = 600
 """A cell that takes longer has failed (a training cell has two minutes at the quick budget)."""

@@ -1,7 +1,4 @@
-"""Download the two small real data sets: resumed, checked, and unpacked all or nothing.
-
-Nothing here imports torch, so that the command line stays fast.
-"""
+"""Download the two small real data sets: resumed, checked, and unpacked all or nothing."""
 
 import os
 import re
@@ -58,7 +55,7 @@ ARCHIVES = {
 def data_root() -> Path:
     """The folder of the real images: `$LESSONS_DATA`, else `data/` at the root of the clone."""
     chosen = os.environ.get("LESSONS_DATA")
-    return Path(chosen).expanduser() if chosen else Path(__file__).parents[2] / "data"
+    return Path(chosen).expanduser() if chosen else Path(__file__).parents[3] / "data"
 
 
 def download(

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig
 from transformers.utils import logging
 
-from lessons.kit.backbone import Backbone
 from lessons.kit.data import Segments
+from lessons.kit.models.backbone import Backbone
 
 
 def randomised(module: nn.Module, seed: int = 0) -> nn.Module:

@@ -21,9 +21,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from lessons.kit.data import Category, Sample, Segments
-from lessons.kit.download import ARCHIVES, data_root
+from lessons.kit.data.download import ARCHIVES, data_root
+from lessons.kit.data.panoptic_files import masks_of_ids
 from lessons.kit.errors import LessonsError
-from lessons.kit.panoptic_files import masks_of_ids
 
 _COCO_IMAGES = {"train2017": "train2017.zip (18 GB)", "val2017": "val2017.zip (1 GB)"}
 _COCO_MASKS = "panoptic_annotations_trainval2017.zip (821 MB)"

@@ -10,7 +10,7 @@ from transformers.models.oneformer.modeling_oneformer import (
     OneFormerTransformerModule,
 )
 
-from lessons.kit.mask2former_peer import (
+from lessons.kit.peers.mask2former import (
     copy_weights,
     randomised,
     transplant_attention,

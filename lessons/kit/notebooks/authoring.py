@@ -20,12 +20,12 @@ from pathlib import Path
 import nbformat
 
 from lessons.kit.errors import LessonsError
+from lessons.kit.places import ROOT
 
 EXPORT = "#| export"
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = 'raise NotImplementedError("your turn")'
 MARK = "# Built by `lessons build` from "
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def build(root: Path = ROOT, check: bool = False) -> list[Path]:

@@ -1,0 +1,55 @@
+"""What a student is asked to write, and the wrong answers that are known."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A known wrong answer, and a hint that leads to the insight without giving the solution."""
+
+    name: str
+    function: Callable
+    hint: str
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """What a student is asked to write: the reference's `__name__` is the exercise's name.
+
+    `inputs` yields tuples of arguments, drawn with the generator that it is given. `tolerance`
+    is absolute and relative. `seconds` is the time limit for all inputs together. `call` says
+    how a submission is used, where more than its value counts (a module, a gradient); it must
+    return what can be compared: tensors, arrays, numbers, strings, None, and lists, tuples,
+    dicts and dataclasses of them. Raises ValueError for fewer than two known mistakes.
+    """
+
+    reference: Callable
+    inputs: Callable[[torch.Generator], Iterable[tuple]]
+    mistakes: Sequence[Mistake]
+    points: int
+    minutes: int
+    stretch: bool = False
+    tolerance: float | int = 1e-6
+    seconds: float | int = 10.0
+    call: Callable = lambda function, *arguments: function(*arguments)
+
+    def __post_init__(self):
+        if len(self.mistakes) < 2:
+            raise ValueError(f"{self.name} needs two known mistakes, not {len(self.mistakes)}")
+
+    @property
+    def name(self) -> str:
+        return self.reference.__name__
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement on a submission: "passed", "to do" or "wrong", and the line that says so."""
+
+    state: str
+    message: str
+    mistake: Mistake | None = None
+    printed: tuple[str, ...] = ()  # the first lines that the submission printed

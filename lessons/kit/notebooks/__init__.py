@@ -1,0 +1,1 @@
+"""Lessons as notebooks: built into the package, run from end to end."""

@@ -1,0 +1,312 @@
+"""One `fit` and one `evaluate` for every system of the course.
+
+A lesson with a model says in a `Recipe` what is trained, on what, how it is measured and what
+each budget means. `fit` trains it, on a CPU, a GPU or several (Hugging Face accelerate), with
+AdamW, warm-up and cosine, clipping, and bf16 on CUDA. Every random choice of step t is drawn
+from (seed, t), so a run that was killed and resumed ends with the same numbers as one that was
+not. Nothing here needs Jupyter.
+"""
+
+import ast
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+
+from lessons.kit.data import Sample
+from lessons.kit.data.named import data_set, workers
+from lessons.kit.errors import LessonsError
+from lessons.kit.training.batches import Batches, mixed
+from lessons.kit.training.measure import evaluate
+from lessons.kit.training.recipe import Budget, Recipe, budget
+
+
+@dataclass
+class Run:
+    """What `fit` leaves: the trained model, its history and its scores.
+
+    `history` has a row every few steps with the mean of each loss term since the last row, the
+    learning rate and the seconds so far, and, where there was an evaluation, its "scores".
+    """
+
+    recipe: Recipe
+    budget: str
+    seed: int
+    model: nn.Module
+    history: list[dict[str, Any]]
+    scores: dict[str, Any]
+    seconds: float  # of training, without the evaluations
+    device: str
+    peak_memory: int  # bytes: of the GPU's tensors, or of the process on a CPU
+
+
+def fit(
+    recipe: Recipe,
+    budget_name: str | None = None,
+    *,
+    seed: int = 0,
+    folder: Path | str | None = None,
+    checkpoint_every: int = 200,
+    progress: bool = True,
+) -> Run:
+    """Train the recipe's model; the budget is LESSONS_BUDGET's where none is named.
+
+    With a `folder`, a checkpoint is written there every `checkpoint_every` steps, atomically,
+    and a run that finds one goes on from it. Raises LessonsError naming the term where a loss
+    or a gradient is no longer finite, and where the checkpoint is of another run. The caller's
+    random state is left as it was. Under `accelerate launch` or `torchrun` the processes share
+    each batch; the first of them evaluates, and its Run alone has scores.
+    """
+    name = budget_name or budget()
+    plan = recipe.budget(name)
+    has_gpu = torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision="bf16" if has_gpu else "no", cpu=not has_gpu)
+    if plan.batch < accelerator.num_processes:
+        raise LessonsError(
+            f"a batch of {plan.batch} is too small for {accelerator.num_processes} processes"
+        )
+    if checkpoint_every < 1:
+        raise LessonsError(f"checkpoint_every must be at least 1, not {checkpoint_every}")
+    device = accelerator.device
+    on_gpu = device.type == "cuda"
+    train = data_set(recipe.data, "train", plan.size, plan.count)
+    held_out = data_set(recipe.data, "validation", plan.size, plan.validated)
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.manual_seed(seed)
+        model = recipe.model()
+        optimizer = torch.optim.AdamW(parameter_groups(model, plan.weight_decay))
+        model, optimizer = accelerator.prepare(model, optimizer)
+        bare = accelerator.unwrap_model(model)
+        state = _Progress(Path(folder) if folder else None, recipe, plan, seed)
+        state.restore(bare, optimizer)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(device)
+        batches = Batches(train, plan, seed)
+        bar = tqdm(
+            _loader(batches, state.step, on_gpu),
+            total=plan.steps,
+            initial=state.step,
+            desc=f"{recipe.system} on {recipe.data}",
+            disable=not progress or not accelerator.is_main_process,
+        )
+        model.train()
+        for samples in bar:
+            step = state.step
+            samples = samples[accelerator.process_index :: accelerator.num_processes]
+            # What the model draws belongs to the step (and to the process).
+            torch.manual_seed(mixed(seed, step, 1 + accelerator.process_index))
+            losses = model(
+                [sample.image.to(device) for sample in samples],
+                [sample.segments.to(device) for sample in samples],
+            )
+            if not losses:
+                raise LessonsError(f"training stopped: {recipe.system} returned no losses")
+            loss = torch.stack(list(losses.values())).sum()
+            optimizer.zero_grad(set_to_none=True)
+            accelerator.backward(loss)
+            norm = accelerator.clip_grad_norm_(model.parameters(), plan.clip)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, plan)
+            # A look at a number on the GPU waits for it, so there it is done now and then.
+            state.note({**losses, "gradient": norm, "loss": loss}, look=not on_gpu)
+            optimizer.step()
+            evaluated = state.step in evaluation_steps(plan)
+            saved = state.folder is not None and (
+                state.step % checkpoint_every == 0 or state.step == plan.steps
+            )
+            if evaluated or saved or state.step % max(1, plan.steps // 100) == 0:
+                row = state.close_row(learning_rate(step, plan))
+                bar.set_postfix(loss=f"{row['loss']:.3f}")
+            if evaluated and accelerator.is_main_process:
+                row["scores"] = evaluate(bare, held_out, recipe.metrics)
+                model.train()
+                state.clock = time.perf_counter()
+            if saved and accelerator.is_main_process:
+                state.save(bare, optimizer)
+            if evaluated or saved:
+                accelerator.wait_for_everyone()
+        bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return Run(
+        recipe=recipe,
+        budget=name,
+        seed=seed,
+        model=bare.eval(),
+        history=state.history,
+        scores=state.history[-1].get("scores", {}),
+        seconds=state.seconds,
+        device=device_name(device),
+        peak_memory=peak_memory(device),
+    )
+
+
+class _Progress:
+    """How far a run is: what is saved in its checkpoint, beside model and optimizer."""
+
+    def __init__(self, folder: Path | None, recipe: Recipe, plan: Budget, seed: int):
+        self.folder = folder
+        self.step, self.seconds = 0, 0.0
+        self.history: list[dict[str, Any]] = []
+        self.open_row: list[dict[str, Tensor]] = []
+        self.run = repr((recipe.system, recipe.data, dict(recipe.options), asdict(plan), seed))
+        self.clock = time.perf_counter()
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def restore(self, model: nn.Module, optimizer: Any) -> None:
+        """Go on from the folder's checkpoint, if there is one."""
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LessonsError(f"{self.folder} cannot be made: {error.strerror}") from None
+        if not self.path.exists():
+            return
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            run = saved["run"]
+        except Exception as error:
+            raise LessonsError(
+                f"{self.path} cannot be read ({type(error).__name__}): delete it to start anew"
+            ) from None
+        if run != self.run:
+            raise LessonsError(
+                f"{self.path} is of another run ({_difference(run, self.run)}): "
+                "delete it to start anew"
+            )
+        try:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError):
+            raise LessonsError(
+                f"{self.path} is of a model with other weights: delete it to start anew"
+            ) from None
+        self.step, self.seconds, self.history = saved["step"], saved["seconds"], saved["history"]
+
+    def save(self, model: nn.Module, optimizer: Any) -> None:
+        """Write the checkpoint whole or not at all."""
+        part = self.path.with_suffix(".part")
+        torch.save(
+            {
+                "run": self.run,
+                "step": self.step,
+                "seconds": self.seconds,
+                "history": self.history,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            },
+            part,
+        )
+        os.replace(part, self.path)
+
+    def note(self, terms: Mapping[str, Tensor], look: bool) -> None:
+        """Add a step's terms to the open row."""
+        self.open_row.append({name: value.detach().float() for name, value in terms.items()})
+        self.step += 1
+        if look:
+            self._must_be_finite(self.step, self.open_row[-1])
+
+    def close_row(self, rate: float) -> dict[str, Any]:
+        """The means of the open row's terms, as a new row of the history."""
+        first = self.step - len(self.open_row) + 1
+        for step, terms in enumerate(self.open_row, start=first):
+            self._must_be_finite(step, terms)
+        names = self.open_row[0]
+        now = time.perf_counter()
+        self.seconds, self.clock = self.seconds + now - self.clock, now
+        row = {"step": self.step, "seconds": self.seconds, "learning_rate": rate}
+        for name in names:
+            row[name] = float(torch.stack([terms[name] for terms in self.open_row]).mean())
+        self.history.append(row)
+        self.open_row = []
+        return row
+
+    def _must_be_finite(self, step: int, terms: Mapping[str, Tensor]) -> None:
+        for name, value in terms.items():
+            if not torch.isfinite(value):
+                what = "gradient's norm" if name == "gradient" else f"loss {name!r}"
+                raise LessonsError(
+                    f"training stopped: the {what} became {float(value)} in step {step}; "
+                    "a smaller learning rate often helps"
+                )
+
+
+def _difference(old: str, new: str) -> str:
+    """What differs between the `_Progress.run` of two runs: "seed is 1, not 0"."""
+    try:
+        runs = [ast.literal_eval(run) for run in (old, new)]
+    except (ValueError, SyntaxError):  # an option that is no number, text or list
+        return f"{old}, not {new}"
+    there, here = (
+        {"system": system, "data": data, **options, **plan, "seed": seed}
+        for system, data, options, plan, seed in runs
+    )
+    return ", ".join(
+        f"{name} is {there.get(name)!r}, not {here.get(name)!r}"
+        for name in there | here
+        if there.get(name) != here.get(name)
+    )
+
+
+def learning_rate(step: int, plan: Budget) -> float:
+    """Linear warm-up, then half a cosine down to zero; `step` counts from 0."""
+    warm_up = max(1, round(plan.warm_up * plan.steps))
+    if step < warm_up:
+        return plan.learning_rate * (step + 1) / warm_up
+    done = (step - warm_up) / max(1, plan.steps - warm_up)
+    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def evaluation_steps(plan: Budget) -> set[int]:
+    """The steps after which there is an evaluation; the last one is among them."""
+    return {round(plan.steps * (i + 1) / plan.evaluations) for i in range(plan.evaluations)}
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases, norms and other vectors do not."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _loader(batches: Batches, start: int, on_gpu: bool) -> Iterable[list[Sample]]:
+    """The batches from `start` on; beside a GPU, processes make them ready."""
+    return DataLoader(
+        Subset(batches, range(start, len(batches))),
+        batch_size=None,
+        num_workers=workers() if on_gpu else 0,
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """What a run was made on: the GPU's name, or "cpu" with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at most: of the GPU's tensors, or of this process; 0 where that is unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
