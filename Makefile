@@ -3,6 +3,7 @@
 # make lab    open JupyterLab on the first lesson
 # make bench  measure speed against the reference implementations
 # make recorded  the full training runs that are missing or were made on a CPU (GPU: minutes each)
+# make gpu MINUTES=14 OUT=folder  tests, speeds and recorded runs on a GPU, in a given time
 # Each makes .venv first if it is missing. Another Python: make run PYTHON=python3.12
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := .venv/bin
 NEEDS := pyproject.toml constraints.txt Makefile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lab bench recorded clean
+.PHONY: run test lab bench recorded gpu clean
 
 run: .venv/run.stamp
 	$(BIN)/lessons run
@@ -28,6 +29,11 @@ bench: .venv/test.stamp
 # Where there is no .venv, the machine's own Python will do: it needs no Jupyter.
 recorded:
 	$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) -m lessons.kit.training.recorded
+
+# All that only a GPU can show, in MINUTES, brought together in OUT: equality, speed, recorded runs.
+gpu:
+	$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) -m bench.gpu \
+	  --minutes $(or $(MINUTES),14) $(if $(OUT),--out $(OUT)) $(GPU)
 
 clean:
 	rm -rf .venv build

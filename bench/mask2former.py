@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from transformers.models.mask2former import modeling_mask2former as reference
 
-from bench.timing import report, side_by_side
+from bench.timing import report, side_by_side, wait
 from lessons.kit.data import is_crowd
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.peers import mask2former as peer
@@ -24,12 +24,11 @@ IMAGES, CLASSES, THINGS, HEADS, POINTS = 8, 8, 4, 4, 1024
 PEER = "transformers"
 
 
-def main() -> None:
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    for device in devices:
-        training_step(device)
-    losses()
-    deformable_attention()
+def main(device: str = "cpu") -> None:
+    training_step(device)
+    if device == "cpu":
+        losses()
+        deformable_attention()
 
 
 def batch(device: str = "cpu") -> tuple[list[Tensor], list]:
@@ -73,11 +72,6 @@ def training_step(device: str) -> None:
     for name, peak in peaks.items():
         ratio = f"{peak / peaks[PEER]:5.2f} of {PEER}"
         print(f"  {name:<28}{peak / 2**20:9.1f} MB at most {ratio}  (asked for: ≤ 1)")
-
-
-def wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def peak_memory(step: Callable, device: str) -> int:

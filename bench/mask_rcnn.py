@@ -12,7 +12,7 @@ from itertools import accumulate
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench.timing import report, side_by_side
+from bench.timing import report, side_by_side, wait
 from lessons.faster_rcnn import RegionProposalNetwork
 from lessons.kit.data import boxes, is_crowd
 from lessons.kit.data.scenes import Scenes
@@ -25,15 +25,18 @@ T, BATCH, SIDE = 4, 8, 128
 PROPOSALS, SAMPLES = 200, 64
 
 
-def main() -> None:
+def main(device: str = "cpu") -> None:
     for backbone, side, batch in ((Backbone(), SIDE, BATCH), (Backbone(), 2 * SIDE, 2)):
-        ways = steps(side, batch, backbone)
-        print(f" training step, {batch} scenes of {side}×{side}")
+        ways = steps(side, batch, backbone, device)
+        print(f" training step on {device}, {batch} scenes of {side}×{side}")
         report(side_by_side(ways), peer="torchvision", target=0.8)
-        memory(side, batch)
+        if device == "cpu":
+            memory(side, batch)
 
 
-def steps(side: int, batch: int, backbone: torch.nn.Module) -> dict[str, Callable]:
+def steps(
+    side: int, batch: int, backbone: torch.nn.Module, device: str = "cpu"
+) -> dict[str, Callable]:
     """A step of each: losses, gradients, no update."""
     torch.manual_seed(0)
     theirs = torchvision_mask_rcnn(
@@ -58,7 +61,9 @@ def steps(side: int, batch: int, backbone: torch.nn.Module) -> dict[str, Callabl
     )
     transplant(theirs, ours)
     samples = [Scenes.train(size=side)[index] for index in range(batch)]
-    images, segments = [s.image for s in samples], [s.segments for s in samples]
+    images = [s.image.to(device) for s in samples]
+    segments = [s.segments.to(device) for s in samples]
+    theirs, ours = theirs.to(device), ours.to(device)
     targets = []
     for answer in segments:
         thing = answer[(answer.labels < T) & ~is_crowd(answer)]
@@ -66,14 +71,15 @@ def steps(side: int, batch: int, backbone: torch.nn.Module) -> dict[str, Callabl
             {"boxes": boxes(thing), "labels": thing.labels + 1, "masks": thing.masks.byte()}
         )
     return {
-        "torchvision": lambda: step(theirs.train(), images, targets),
-        "MaskRCNN": lambda: step(ours.train(), images, segments),
+        "torchvision": lambda: step(theirs.train(), images, targets, device),
+        "MaskRCNN": lambda: step(ours.train(), images, segments, device),
     }
 
 
-def step(model: torch.nn.Module, images: list, targets: list) -> None:
+def step(model: torch.nn.Module, images: list, targets: list, device: str) -> None:
     model.zero_grad()
     sum(model(images, targets).values()).backward()
+    wait(device)
 
 
 def memory(side: int, batch: int) -> None:

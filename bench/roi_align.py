@@ -7,7 +7,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torchvision import ops
 
-from bench.timing import report, side_by_side
+from bench.timing import report, side_by_side, wait
 from lessons.roi_align import roi_align, roi_pool
 
 SEEDS = 100
@@ -20,16 +20,18 @@ SHAPES = (  # features, bins, boxes an image
 STRIDE = 4
 
 
-def main() -> None:
-    print(f" largest difference over {SEEDS} seeds, values and gradients: {equality():.1e}")
+def main(device: str = "cpu") -> None:
+    if device == "cpu":
+        print(f" largest difference over {SEEDS} seeds, values and gradients: {equality():.1e}")
     for name, options in (
         ("2 × 2 samples", (2, False)),
         ("2 × 2 samples, aligned", (2, True)),
         ("adaptive, aligned", (-1, True)),
     ):
-        compare(name, roi_align, ops.roi_align, options)
-    compare("roi_pool", roi_pool, ops.roi_pool, ())
-    masks()
+        compare(name, roi_align, ops.roi_align, options, device)
+    compare("roi_pool", roi_pool, ops.roi_pool, (), device)
+    if device == "cpu":
+        masks()
 
 
 def boxes_for(shape: tuple[int, ...], count: int, generator: torch.Generator) -> torch.Tensor:
@@ -63,30 +65,35 @@ def difference(ours, theirs, features, rois, arguments) -> float:
     return max((mine - reference).abs().max().item() for mine, reference in pairs)
 
 
-def compare(name: str, ours, theirs, arguments: tuple) -> None:
+def compare(name: str, ours, theirs, arguments: tuple, device: str) -> None:
     """Forward and forward + backward at all shapes, and the geometric means of the ratios."""
     ratios: dict[str, list[float]] = {"forward": [], "forward + backward": []}
     for shape, bins, count in SHAPES:
         generator = torch.Generator().manual_seed(0)
-        features = torch.randn(shape, generator=generator, requires_grad=True)
-        rois = boxes_for(shape, count, generator)
-        error = torch.randn(len(rois), shape[1], bins, bins, generator=generator)
+        features = torch.randn(shape, generator=generator).to(device).requires_grad_()
+        rois = boxes_for(shape, count, generator).to(device)
+        error = torch.randn(len(rois), shape[1], bins, bins, generator=generator).to(device)
 
         def forward(way, features=features, rois=rois, bins=bins):
             with torch.no_grad():
                 way(features, rois, bins, 1 / STRIDE, *arguments)
+            wait(device)
 
         def both(way, features=features, rois=rois, bins=bins, error=error):
             out = way(features, rois, bins, 1 / STRIDE, *arguments)
             torch.autograd.grad(out, features, error)
+            wait(device)
 
         for what, run in (("forward", forward), ("forward + backward", both)):
             ways = {"torchvision": lambda r=run: r(theirs), "ours": lambda r=run: r(ours)}
             seconds = side_by_side(ways, repeats=5)
-            print(f" {name}, {what}, {'×'.join(map(str, shape))}, {bins} × {bins} bins")
+            size = "×".join(map(str, shape))
+            print(f" {name}, {what} on {device}, {size}, {bins} × {bins} bins")
             report(seconds, peer="torchvision", target=1.0 if "2 × 2" in name else None)
             pairs = np.array(seconds["ours"]) / np.array(seconds["torchvision"])
             ratios[what].append(float(np.median(pairs)))
+        if device != "cpu":
+            continue
         peaks = [peak_bytes(lambda w=way, b=both: b(w)) / 2**20 for way in (theirs, ours)]
         print(f"  memory at the peak, in MiB: torchvision {peaks[0]:.0f}, ours {peaks[1]:.0f}")
     for what, values in ratios.items():

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
+import torch
 
 from lessons.kit.data import DataSet
 from lessons.kit.errors import LessonsError
@@ -28,6 +29,12 @@ def report(seconds: Mapping[str, list[float]], peer: str, target: float | None =
         ratio = np.median(np.array(times) / np.array(seconds[peer]))
         goal = f"  (asked for: ≤ {target})" if target is not None and name != peer else ""
         print(f"  {name:<28}{np.median(times):9.4f} s   {ratio:5.2f} of {peer}{goal}")
+
+
+def wait(device: str) -> None:
+    """Until a GPU has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def at_hand(sources: Mapping[str, Callable[[], DataSet]]) -> Iterator[tuple[str, DataSet]]:
