@@ -284,3 +284,16 @@ def test_smaller_needs_a_side_and_a_count(side, count):
     message = f"^side and count must be at least 1, not {side} and {count}$"
     with pytest.raises(ValueError, match=message):
         Smaller(Three(), side, count)
+
+
+def test_a_shrunken_pixel_is_of_the_segment_at_its_centre():
+    """Thirds: of nine columns the second, fifth and eighth are at the centres of the three."""
+    column = torch.arange(9).expand(9, 9)
+    masks = torch.stack([column % 3 == k for k in range(3)])
+    sample = Sample(torch.zeros(3, 9, 9), Segments(masks, torch.arange(3)))
+
+    class One(list):
+        categories, names = (), ["one"]
+
+    (small,) = Smaller(One([sample]), 3, 1)
+    assert small.segments.labels.tolist() == [1] and small.segments.masks.all()

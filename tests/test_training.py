@@ -14,6 +14,7 @@ import tiny_training
 import torch
 from tiny_training import Painted, Tiny
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lessons.kit.data import Category, Segments, is_crowd, named
 from lessons.kit.data.named import InMemory
@@ -604,3 +605,45 @@ def test_ten_coco_is_the_same_ten_small_images_in_both_splits(coco):
         h, w = coco[number].segments.size if number < 2 else one.segments.size
         assert max(one.segments.size) == 64 and abs(h / w - np.divide(*one.segments.size)) < 0.03
     assert len(data_set("ten_coco", "train", 64, 3)) == 3
+
+
+# ---------------------------------------------------------------- what no test had noticed
+
+
+def gradients_at_each_update(recipe):
+    """The norm of the gradient with which the optimiser makes each step."""
+    norms = []
+
+    def note(optimizer, *_):
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(float(torch.cat([g.flatten() for g in grads]).norm()))
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        run = fit(recipe, "test", progress=False)
+    finally:
+        handle.remove()
+    return norms, run
+
+
+def test_the_gradient_is_clipped_before_the_step_and_recorded_as_it_was():
+    free, run = gradients_at_each_update(tiny_training.recipe().with_budget("test", clip=1e6))
+    limit = sorted(free)[len(free) // 2]  # of the steps of a free run, half are above it
+    norms, run = gradients_at_each_update(tiny_training.recipe().with_budget("test", clip=limit))
+    assert max(norms) <= limit * (1 + 1e-4) and max(norms) == pytest.approx(limit, rel=1e-3)
+    assert max(row["gradient"] for row in run.history) > limit
+
+
+def test_every_step_draws_other_numbers():
+    drawn = []
+
+    class Drawing(Tiny):
+        def forward(self, images, segments):
+            drawn.append(tuple(torch.rand(3).tolist()))
+            return super().forward(images, segments)
+
+    recipe = replace(tiny_training.recipe(), model=Drawing, metrics={})
+    steps = recipe.budget("test").steps
+    fit(recipe, "test", seed=0, progress=False)
+    fit(recipe, "test", seed=1, progress=False)
+    assert len(drawn) == 2 * steps == len(set(drawn))
