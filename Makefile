@@ -11,7 +11,7 @@ BIN := .venv/bin
 NEEDS := pyproject.toml constraints.txt Makefile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lab bench recorded gpu clean
+.PHONY: run test lab bench recorded gpu mutants clean
 
 run: .venv/run.stamp
 	$(BIN)/lessons run
@@ -34,6 +34,10 @@ recorded:
 gpu:
 	$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) -m bench.gpu \
 	  --minutes $(or $(MINUTES),14) $(if $(OUT),--out $(OUT)) $(GPU)
+
+# Which small edits of the package does no test notice? Two hundred of them take an hour or so.
+mutants: .venv/test.stamp
+	$(BIN)/python -m bench.mutants $(MUTANTS)
 
 clean:
 	rm -rf .venv build
