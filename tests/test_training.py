@@ -30,6 +30,7 @@ from lessons.kit.training import (
     from_full,
     loop,
     predict,
+    progress,
 )
 from lessons.kit.training.batches import Batches, augment
 from lessons.kit.training.loop import evaluation_steps, learning_rate, parameter_groups
@@ -526,8 +527,10 @@ def test_what_is_no_number_stops_the_run_by_name_and_the_last_checkpoint_stays(
 
 def test_where_numbers_are_looked_at_now_and_then_the_step_is_known_too(monkeypatch, tmp_path):
     """As beside a GPU: only when a row of the history is closed."""
-    note = loop._Progress.note
-    monkeypatch.setattr(loop._Progress, "note", lambda self, terms, look: note(self, terms, False))
+    note = progress.Progress.note
+    monkeypatch.setattr(
+        progress.Progress, "note", lambda self, terms, look: note(self, terms, False)
+    )
     recipe = replace(tiny_training.recipe(), model=lambda: Broken("nan", after=100))
     recipe = recipe.with_budget("test", steps=200, batch=1, evaluations=1)
     with pytest.raises(LessonsError, match="'size' became nan in step 101;"):
