@@ -256,23 +256,27 @@ def results(
     if markdown:
         print(recorded.results_table())
         return
-    _print_table("The course's runs", recorded.names())
-    mine, begun = recorded.my_names(), recorded.my_begun()
+    course, mine, begun = recorded.names(), recorded.my_names(), recorded.my_begun()
+    tables = [_table(course), _table(mine)]  # a damaged run is found before anything is printed
     home = places.shown(places.my_runs())
+    _say("The course's runs:")
+    console.print(tables[0])
     if mine:
-        _print_table(f"Your runs, in {home}", mine)
+        _say(f"Your runs, in {home}:")
+        console.print(tables[1])
     for name in begun:
         _say(f"{name}: begun and not finished; lessons train … --resume goes on with it")
     if not mine and not begun:
         _say(f"You have no runs yet: lessons train keeps them in {home}.")
 
 
-def _print_table(title: str, names: list[str]) -> None:
+def _table(names: list[str]):
+    """The scores of runs, a row each."""
     from rich.table import Table
 
     from lessons.kit.training import recorded
 
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for heading in ("run", "data", "scores", "parameters", "time", "device"):
         table.add_column(heading, no_wrap=heading == "run")
     for name in names:
@@ -290,7 +294,7 @@ def _print_table(title: str, names: list[str]) -> None:
             f"{report['seconds'] / 60:.0f} min",
             report["device"],
         )
-    console.print(table)
+    return table
 
 
 def _print_scores(scores: dict) -> None:

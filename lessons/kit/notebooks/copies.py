@@ -49,8 +49,8 @@ def start(root: Path, number: str, my: Path, again: bool = False) -> list[Copy]:
     there = [goals[source].name for source in sources if goals[source].exists()]
     if len(there) == len(sources) and not again:
         raise LessonsError(
-            f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} in {shown(my)} already: go on "
-            "there, or begin anew and keep what you have beside it (--again)"
+            f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} in {shown(my)} already: "
+            "go on there, or begin anew and keep what you have beside it (--again)"
         )
     own = {path: goal for path, goal in goals.items() if path in sources or goal.exists()}
     texts = {source: _copied(source, my, own) for source in sources}
