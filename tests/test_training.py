@@ -561,8 +561,12 @@ def test_what_is_no_number_stops_the_run_by_name_and_the_last_checkpoint_stays(
     assert all(value.isfinite().all() for value in saved["model"].values())
 
 
-def test_where_numbers_are_looked_at_now_and_then_the_step_is_known_too(monkeypatch, tmp_path):
-    """As beside a GPU: only when a row of the history is closed."""
+@pytest.mark.parametrize("seconds", [20, 0])
+def test_where_numbers_are_looked_at_now_and_then_the_step_is_known_too(
+    monkeypatch, tmp_path, seconds
+):
+    """As beside a GPU: only when a row of the history is closed or a checkpoint is written."""
+    monkeypatch.setattr(progress, "CHECKPOINT_SECONDS", seconds)
     note = Progress.note
     monkeypatch.setattr(Progress, "note", lambda self, terms, look: note(self, terms, False))
     recipe = replace(tiny_training.recipe(), model=lambda: Broken("nan", after=100))
