@@ -31,9 +31,11 @@ from lessons.kit.training import (
     from_full,
     loop,
     predict,
+    progress,
 )
 from lessons.kit.training.batches import Batches, augment
 from lessons.kit.training.loop import evaluation_steps, learning_rate, parameter_groups
+from lessons.kit.training.progress import Progress
 
 PLAN = Budget(6, batch=4, size=8)
 
@@ -447,6 +449,41 @@ fit(tiny_training.recipe(), "test", seed=5, folder=sys.argv[2], checkpoint_every
 """
 
 
+def test_when_a_checkpoint_is_written_changes_no_number(whole, tmp_path, monkeypatch):
+    """In the middle of a row of the history, by the clock: nothing else knows of it."""
+    long = replace(whole.recipe).with_budget("test", steps=400, evaluations=1, batch=1)
+    undisturbed = fit(long, "test", seed=5, progress=False)
+    assert [row["step"] for row in undisturbed.history[:2]] == [4, 8]  # rows of four steps
+    monkeypatch.setattr(progress, "CHECKPOINT_SECONDS", 0)  # after every step
+    killed = replace(long, model=lambda: Killer(210, KeyboardInterrupt()))
+    arguments = dict(seed=5, folder=tmp_path, checkpoint_every=1000, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        fit(killed, "test", **arguments)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 210
+    run = fit(long, "test", **arguments)
+    assert same_weights(run.model, undisturbed.model) and numbers(run) == numbers(undisturbed)
+
+
+def test_a_checkpoint_is_never_older_than_the_clock_allows(whole, tmp_path, monkeypatch):
+    now, saved = [0.0], []
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    save = Progress.save
+
+    def step(self, terms, look, note=Progress.note):
+        now[0] += 6  # seconds
+        note(self, terms, look)
+
+    monkeypatch.setattr(Progress, "note", step)
+    monkeypatch.setattr(
+        Progress, "save", lambda self, *parts: (saved.append(self.step), save(self, *parts))
+    )
+    fit(whole.recipe, "test", seed=5, folder=tmp_path, checkpoint_every=1000, progress=False)
+    assert saved == [4, 8, 12]
+    saved.clear()
+    fit(whole.recipe, "test", seed=5, progress=False)
+    assert saved == []
+
+
 def test_a_killed_process_is_gone_on_with(whole, root, tmp_path):
     command = [sys.executable, "-c", TRAIN, str(root / "tests"), str(tmp_path)]
     environment = os.environ | {"TINY_PAUSE": "0.5"}
@@ -525,10 +562,14 @@ def test_what_is_no_number_stops_the_run_by_name_and_the_last_checkpoint_stays(
     assert all(value.isfinite().all() for value in saved["model"].values())
 
 
-def test_where_numbers_are_looked_at_now_and_then_the_step_is_known_too(monkeypatch, tmp_path):
-    """As beside a GPU: only when a row of the history is closed."""
-    note = loop._Progress.note
-    monkeypatch.setattr(loop._Progress, "note", lambda self, terms, look: note(self, terms, False))
+@pytest.mark.parametrize("seconds", [20, 0])
+def test_where_numbers_are_looked_at_now_and_then_the_step_is_known_too(
+    monkeypatch, tmp_path, seconds
+):
+    """As beside a GPU: only when a row of the history is closed or a checkpoint is written."""
+    monkeypatch.setattr(progress, "CHECKPOINT_SECONDS", seconds)
+    note = Progress.note
+    monkeypatch.setattr(Progress, "note", lambda self, terms, look: note(self, terms, False))
     recipe = replace(tiny_training.recipe(), model=lambda: Broken("nan", after=100))
     recipe = recipe.with_budget("test", steps=200, batch=1, evaluations=1)
     with pytest.raises(LessonsError, match="'size' became nan in step 101;"):

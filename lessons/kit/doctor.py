@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lessons.kit import places
 from lessons.kit.errors import LessonsError
 
 IMPORTED = {"pillow": "PIL"}  # where the package's name is not the module's
 
 
-def examine(root: Path, console: Console | None = None) -> None:
-    """Print versions, device and data; raise LessonsError naming what is missing or broken."""
+def examine(console: Console | None = None) -> None:
+    """Print versions, device, folders and data; raise LessonsError naming what is missing."""
     console = console or Console()
     table = Table(title=f"Python {platform.python_version()} on {platform.platform()}")
     for heading in ("package", "installed", "needed", "state"):
@@ -35,6 +36,8 @@ def examine(root: Path, console: Console | None = None) -> None:
     console.print(table)
     if "torch" not in broken:
         console.print(f"device   {_device()}")
+    for line in _folders():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not broken:  # the data sets could not be imported
         for line in _data():
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -69,6 +72,15 @@ def _device() -> str:
         card = torch.cuda.get_device_properties(0)
         return f"{card.name}, {card.total_memory / 2**30:.0f} GiB (CUDA {torch.version.cuda})"
     return f"CPU, {torch.get_num_threads()} threads (no CUDA device found)"
+
+
+def _folders() -> list[str]:
+    my = places.my()
+    here = places.is_clone(places.ROOT)
+    return [
+        f"course   {places.ROOT}{'' if here else ': the package alone, without its notebooks'}",
+        f"my       {my}{'' if my.is_dir() else ': not there yet, lessons start 00 makes it'}",
+    ]
 
 
 def _data() -> list[str]:

@@ -239,7 +239,9 @@ def test_a_checkpoint_of_a_model_that_has_changed_since_is_refused(checkpoint):
 
 
 def test_a_record_that_is_not_there_or_damaged(folder):
-    assert message(recorded.read, "one") == ("there is no recorded run 'one', there is none")
+    expected = "there is no run 'one': lessons results lists them"
+    for call in (recorded.read, recorded.load_model, recorded.evaluate_again):
+        assert message(call, "one") == expected
     path = folder / "two/run.json"
     path.parent.mkdir()
     for text in ("", '{"scores": {', "[]", "{}", "3", '{"scores": {}}', '{"history": []}'):
@@ -247,9 +249,7 @@ def test_a_record_that_is_not_there_or_damaged(folder):
         assert message(recorded.read, "two").startswith(f"{path} is damaged: ")
     path.write_bytes(b"\xff\xfe")
     assert message(recorded.read, "two").startswith(f"{path} is damaged: ")
-    expected = "there is no recorded run 'one', there is two"
-    for call in (recorded.read, recorded.load_model, recorded.evaluate_again):
-        assert message(call, "one") == expected
+    assert message(recorded.read, "tow") == "there is no run 'tow', do you mean two?"
 
 
 NO_NAMES = ["", ".", "..", "a/b", "../a", "/a", "-a", "_a", ".a", "a b", "a\n", "ä", "a.b", "a\\b"]
@@ -317,15 +317,19 @@ COMMANDS = {
     "data": ("train mask_rcnn --data sheep", "'sheep' is no data set: choose scenes"),
     "images": ("train mask_rcnn --data pennfudan", "PennFudanPed"),
     "name": ("train tiny --as a/b", "'a/b' cannot name a run: "),
+    "nobody's name": ("train tiny --as my/", "'' cannot name a run: "),
+    "two ways": ("train tiny --again --resume", "--again begins anew, --resume goes on: choose"),
+    "nothing to resume": ("train tiny --resume", "my/tiny has no checkpoint to go on from: "),
+    "a user's": ("evaluate my/one", "there is no run 'my/one', do you mean one?"),
     "option": ("train tiny --set wings=2", "tiny cannot be made with {'wings': 2}: "),
     "no value": ("train tiny --set steps", "--set takes option=value, not 'steps'"),
     "no number": ("train tiny --set steps=many", "steps must be a whole number of at least 1"),
     "no truth": ("train tiny --set turn=no", "turn must be True or False, not 'no'"),
     "too small": ("train tiny --data four_scenes --set size=8", "four_scenes cannot be had: "),
-    "no record": ("evaluate nope", "there is no recorded run 'nope', there is one"),
+    "no record": ("evaluate nope", "there is no run 'nope': lessons results lists them"),
     "other data": ("evaluate one --data sheep", "'sheep' is no data set: choose scenes"),
     "no scenes": ("evaluate one --data four_scenes --seed 3", "only scenes have seeds"),
-    "no weights": ("evaluate one", "the recorded run one measured a claim and kept no weights"),
+    "no weights": ("evaluate one", "the run one kept no weights, only its scores"),
 }
 
 
@@ -341,6 +345,7 @@ def test_a_command_that_cannot_be_done_is_one_line(
     assert expected in error_of(*words.split())
     assert [path.name for path in folder.iterdir()] == ["one"]
     assert (folder / "one/run.json").read_text() == record
+    assert not any(path.is_file() for path in places.my().rglob("*"))
     checkpoints = Path(places.CHECKPOINTS)
     assert not any(path.is_file() for path in checkpoints.rglob("*"))
 
@@ -349,3 +354,8 @@ def test_a_damaged_record_is_named_by_results_too(error_of, folder):
     (folder / "one").mkdir()
     (folder / "one/run.json").write_text("{")
     assert error_of("results").startswith(f"{folder / 'one/run.json'} is damaged: ")
+    (folder / "one").rename(folder / "gone")
+    mine = places.my_runs() / "two"
+    mine.mkdir(parents=True)
+    (folder / "gone/run.json").rename(mine / "run.json")
+    assert error_of("results").startswith(f"{mine / 'run.json'} is damaged: ")
