@@ -258,7 +258,10 @@ WRONG = {
         "AssertionError: assert all((y > 0 for y in x))",
     ),
     "two in a line": ("for i in (4, 3): assert i > 3; print(i)", "AssertionError: assert i > 3"),
-    "in a block": ("if True:\n    if 1:\n        assert 'a' == \"b\"", "assert 'a' == \"b\""),
+    "in a block": (
+        "if True:\n    if 1:\n        assert 'a' == \"b\"",
+        "AssertionError: assert 'a' == \"b\"",
+    ),
     "in a function of a cell above": ("late(2)", "AssertionError: assert x > 3"),
     "in a module": ("import helper\nhelper.positive(-1)", "AssertionError: assert x > 0"),
     "behind a magic": ("%matplotlib inline\nassert 1 > 2", "AssertionError: assert 1 > 2"),

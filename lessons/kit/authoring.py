@@ -19,6 +19,7 @@ the editor saved it until `lessons run --save`, which writes that form with the 
 
 import ast
 import contextlib
+import html
 import itertools
 import json
 import os
@@ -30,6 +31,7 @@ import unicodedata
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from itertools import takewhile
+from keyword import iskeyword
 from pathlib import Path
 
 import nbformat
@@ -472,15 +474,22 @@ def _refuse_answers(exercises: Set[str], cells: list[Cell], source: str) -> set[
     def is_check(node: ast.AST) -> bool:
         return isinstance(node, ast.Call) and _last_name(node.func) in names
 
+    defined = {node.name for node, _ in nodes if isinstance(node, DEFINITIONS)}
     checked = set()
-    for node, where in nodes:
-        if isinstance(node, ast.FunctionDef):
-            if any(_last_name(decorator) in names for decorator in node.decorator_list):
-                checked.add(node.name)
-        elif is_check(node) and any(isinstance(n, ast.Lambda) for n in ast.walk(node)):
-            raise LessonsError(f"{where} checks a lambda, which would be handed out")
-        elif is_check(node):
-            checked |= {argument.id for argument in node.args[:1] if isinstance(argument, ast.Name)}
+    for cell in cells:
+        for node in ast.walk(_parse(cell.text, cell.where)):
+            if isinstance(node, DEFINITIONS):
+                if any(_last_name(decorator) in names for decorator in node.decorator_list):
+                    checked.add(node.name)
+            elif isinstance(node, ast.Call):
+                inside = [n for n in ast.walk(node) if isinstance(n, ast.Name | ast.Lambda)]
+                given = {n.id for n in inside if isinstance(n, ast.Name)}
+                if is_check(node) and any(isinstance(n, ast.Lambda) for n in inside):
+                    raise LessonsError(f"{cell.where} checks a lambda, which would be handed out")
+                if is_check(node):
+                    checked |= {n.id for n in node.args[:1] if isinstance(n, ast.Name)}
+                if is_check(node) or given & names:  # check(function=f), map(check, [f])
+                    checked |= given & defined
 
     stubs, wanted = set(), exercises | checked
     for node, where in nodes:
@@ -493,7 +502,8 @@ def _refuse_answers(exercises: Set[str], cells: list[Cell], source: str) -> set[
             stubs.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and node.value:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            bound = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            inside = [n for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+            bound = {n.id for n in inside if isinstance(n.ctx, ast.Store)}
             values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
             if bound & wanted and not all(map(is_check, values)):
                 name = min(bound & wanted)
@@ -522,23 +532,39 @@ def _refuse_repetitions(cells: list[Cell], stubs: list[Cell]) -> None:
     """A solution that stands elsewhere too: in a cell, a docstring, a comment, in prose.
 
     A repetition is a row of more than half of a solution's words and signs, or of forty of
-    them, imports and comments apart; of fewer than six it cannot be told.
+    them, imports and comments apart; of fewer than six it cannot be told. With other names for
+    its variables it is a row of three quarters, and of twenty at least.
     """
-    texts = []
+    readings = []
     for stub in stubs:
-        readings = (stub.text.replace("#", " "), _without_comments(stub.text))
-        texts.append([f" {' '.join(_words(reading))} " for reading in readings])
+        text = html.unescape(stub.text)
+        for words in (_words(text.replace("#", " ")), _words(_without_comments(text))):
+            readings.append((stub.where, f" {' '.join(words)} ", f" {' '.join(_shape(words))} "))
     for cell, solution in _all_solutions(cells):
         words = _words(solution)
-        length = min(40, max(6, len(words) // 2 + 1))
-        rows = [" ".join(words[i : i + length]) for i in range(len(words) - length + 1)]
-        for stub, readings in zip(stubs, texts, strict=True):
-            found = [row for row in rows if any(f" {row} " in text for text in readings)]
+        rows = _rows(words, min(40, max(6, len(words) // 2 + 1)))
+        shapes = _rows(_shape(words), max(20, len(words) * 3 // 4 + 1))
+        for where, text, shape in readings:
+            found = [row for row in rows if row in text] or [row for row in shapes if row in shape]
             if found:
                 raise LessonsError(
-                    f"{stub.where} would hand out a part of the solution in "
-                    f"{cell.where.rstrip(',')}: {found[0]}"
+                    f"{where} would hand out a part of the solution in {cell.where.rstrip(',')}: "
+                    f"{found[0].strip()}"
                 )
+
+
+def _rows(words: list[str], length: int) -> list[str]:
+    """All rows of so many words."""
+    return [f" {' '.join(words[i : i + length])} " for i in range(len(words) - length + 1)]
+
+
+def _shape(words: list[str]) -> list[str]:
+    """Words of code with one name for all variables: not for attributes, calls and keywords."""
+    around = zip(["", *words], words, [*words[1:], ""], strict=False)
+    return [
+        "x" if word.isidentifier() and not (iskeyword(word) or a == "." or z == "(") else word
+        for a, word, z in around
+    ]
 
 
 def _refuse_helpers(asked: Set[str], cells: list[Cell], stubs: list[Cell]) -> None:
@@ -626,8 +652,10 @@ def read_notebook(path: Path) -> NotebookNode:
         for number, cell in enumerate(notebook.cells, start=1):
             try:
                 _tidy(cell)
-            except (AttributeError, TypeError, UnicodeEncodeError) as error:
-                raise _UnreadableError(f"cell {number} is no cell: {error}") from None
+            except UnicodeEncodeError:
+                raise _UnreadableError(f"cell {number} has half a character") from None
+            except (AttributeError, TypeError):
+                raise _UnreadableError(f"cell {number} is no cell of a notebook") from None
         _give_ids(notebook.cells)
         nbformat.validate(notebook)
     except nbformat.ValidationError as error:
@@ -637,8 +665,8 @@ def read_notebook(path: Path) -> NotebookNode:
         reason += " (clear its outputs)" if "outputs" in place else ""
     except _UnreadableError as error:
         reason = str(error)
-    except (AttributeError, KeyError, TypeError) as error:
-        reason = f"it is not built as a notebook is: {error}"
+    except (AttributeError, KeyError, TypeError):
+        reason = "it is not built as a notebook is"
     else:
         return notebook
     raise LessonsError(f"{path} is not a notebook that can be read: {reason}")
@@ -666,8 +694,8 @@ def _from_json(path: Path) -> NotebookNode:
         raise _UnreadableError(
             f"it is no JSON or half of one, line {error.lineno}: {error.msg}"
         ) from None
-    except RecursionError:
-        raise _UnreadableError("its brackets have no end") from None
+    except (RecursionError, ValueError):
+        raise _UnreadableError("its brackets or its numbers have no end") from None
     version = raw.get("nbformat") if isinstance(raw, dict) else None
     if version not in (3, 4):
         raise _UnreadableError(
