@@ -640,6 +640,7 @@ LEAKS = {
     ),
     "a class": (["class tend:\n    size = 3"], 2, "would hand out tend"),
     "checked by a keyword": ([WHOLE, "check(function=tend)"], 2, "would hand out tend"),
+    "checked by a module's keyword": ([WHOLE, "homework.check(function=tend)"], 2, "hand out tend"),
     "checked in a list": ([WHOLE, "list(map(check, [tend]))"], 2, "would hand out tend"),
     "checked in a function": ([WHOLE, "def go():\n    check(tend)"], 2, "would hand out tend"),
     "a lambda": ([LONG, "tend = lambda flock, wolf: 3"], 3, "gives tend another value than"),
@@ -677,7 +678,7 @@ LEAKS = {
         3,
         "a part of",
     ),
-    "in HTML": ([LONG, prose(WHOLE.replace("<", "&lt;"))], 3, "a part of the solution"),
+    "in HTML": ([LONG, prose("\n".join(CODE[:2]).replace("<", "&lt;"))], 3, "a part of the solution"),
     "prose": ([LONG, prose(f"Remember:\n```python\n{WHOLE}\n```")], 3, "a part of"),
     "raw": ([LONG, prose(WHOLE, cell_type="raw")], 3, "a part of the solution"),
     "a string": ([LONG, f'text = """{WHOLE}"""'], 3, "a part of the solution"),
@@ -897,9 +898,6 @@ def test_what_python_cannot_parse_is_named(house, text):
     write_notebook(house, "solutions/01_sheep.ipynb", [*SOLUTION, text])
     with pytest.raises(LessonsError, match=r"cell 5 \(cell-4\), does not parse"):
         build(house)
-
-
-NOTEBOOKS = sorted(Path(__file__).parents[1].glob("notebooks/*.ipynb"))
 
 
 BUILT_FROM = sorted([*HOUSE.glob("notebooks/*.ipynb"), *HOUSE.glob("solutions/*.ipynb")])
