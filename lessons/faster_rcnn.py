@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lessons.kit.models.images import in_full_precision
+
 
 def box_iou(
     boxes: Float[Tensor, "*b n 4"], others: Float[Tensor, "*b m 4"]
@@ -32,11 +34,6 @@ def box_iou(
     both = width.mul_(height)
     either = ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0)).sub_(both)
     return both.div_(either.clamp_(min=torch.finfo(both.dtype).tiny))
-
-
-def in_full_precision(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """The same numbers in float32 where they are shorter: bfloat16 cannot hold 257 pixels."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 LARGEST_GROWTH = math.log(1000 / 16)

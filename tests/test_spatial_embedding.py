@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lessons.kit.data import Segments, empty_segments, is_crowd
+from lessons.kit.models.images import batch_images
 from lessons.kit.recorded import recipe_of
 from lessons.kit.scenes import Scenes, scene
-from lessons.mask_rcnn import batch_images
 from lessons.spatial_embedding import (
     SpatialEmbeddingNet,
     bandwidth,

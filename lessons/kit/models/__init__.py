@@ -1,0 +1,1 @@
+"""What several lessons' models need, and none of them teaches."""
