@@ -308,10 +308,9 @@ class OffsetNet(OffsetNetParts):
             wanted.append(offset)
             foreground.append(inside)
             classes.append((target.masks * (target.labels + 1)[:, None, None]).sum(dim=0))
-        cls = F.cross_entropy(logits, torch.stack(classes), reduction="none")
+        cls = F.cross_entropy(logits, torch.stack(classes), reduction="none")[counted]
         miss = self.offset_loss(offsets, torch.stack(wanted), torch.stack(foreground))
-        cls = cls[counted].sum() / counted.sum().clamp(min=1)  # a crowd may fill the batch
-        return {"cls": cls, "offset": self.offset_weight * miss}
+        return {"cls": cls.sum() / max(len(cls), 1), "offset": self.offset_weight * miss}
 
     @torch.no_grad()
     def predict_instances(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:

@@ -225,8 +225,7 @@ def class_loss(
         must_be_classes(target.labels, num_classes)
         row[queries] = target.labels[segments]
     logits = in_full_precision(class_logits).flatten(0, 1)
-    weight = logits.new_ones(num_classes + 1)
-    weight[-1] = no_object
+    weight = logits.new_tensor([1.0] * num_classes + [no_object])
     loss = F.cross_entropy(logits, wanted.flatten(), weight, reduction="sum")
     return loss / weight[wanted].sum().clamp(min=1e-6)  # all may be ∅, and weigh 0
 
