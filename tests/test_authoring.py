@@ -678,7 +678,11 @@ LEAKS = {
         3,
         "a part of",
     ),
-    "in HTML": ([LONG, prose("\n".join(CODE[:2]).replace("<", "&lt;"))], 3, "a part of the solution"),
+    "in HTML": (
+        [LONG, prose("\n".join(CODE[:2]).replace("<", "&lt;"))],
+        3,
+        "a part of the solution",
+    ),
     "prose": ([LONG, prose(f"Remember:\n```python\n{WHOLE}\n```")], 3, "a part of"),
     "raw": ([LONG, prose(WHOLE, cell_type="raw")], 3, "a part of the solution"),
     "a string": ([LONG, f'text = """{WHOLE}"""'], 3, "a part of the solution"),
@@ -725,7 +729,7 @@ LEAKS = {
 }  # fmt: skip
 EXERCISES = """from lessons.homework.answers import other
 from lessons.homework.answers.sheep import helper, {name}
-from lessons.kit.exercise import Exercise
+from lessons.kit.homework import Exercise
 from lessons.sheep import count
 
 TURN = Exercise(count, inputs, [], 1, 1)
