@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from lessons.kit.data import Segments, check_images
@@ -13,9 +13,12 @@ from lessons.kit.data import Segments, check_images
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours
 
 
-def in_full_precision(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """The same numbers in float32 where they are shorter: bfloat16 cannot hold 257 pixels."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+def in_full_precision(values: Real[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """The same numbers in float32 where they are shorter: bfloat16 cannot hold 257 pixels.
+
+    Integers become float32 too, float64 stays.
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def batch_images(
