@@ -74,7 +74,7 @@ def test_a_budget_that_does_not_exist(monkeypatch):
 # ---------------------------------------------------------------- data
 
 
-@pytest.mark.parametrize("name", ["", "sheep", "scenes:", "four_scenes:3", "Scenes", "nuclei:1"])
+@pytest.mark.parametrize("name", ["", "sheep", "scenes:", "four_scenes:3", "Scenes", "nuclei:"])
 def test_a_data_set_that_does_not_exist(name):
     text = message(data_set, name)
     assert text.startswith(f"{name!r} is no data set: choose scenes, scenes:SEED, four_scenes")
