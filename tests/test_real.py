@@ -1,6 +1,10 @@
 """The real data sets: tiny ones built here, and the true images where there are some."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -494,3 +498,64 @@ def test_the_pedestrians_that_are_held_out_are_those_whose_number_five_divides(t
     assert (len(train), len(test)) == (137, 33) and sorted([*train, *test]) == names
     assert test[:2] == ["FudanPed00005", "FudanPed00010"] and test[-1] == "PennPed00095"
     assert PennFudan("all", tmp_path).names == names
+
+
+# The command line
+
+
+@pytest.mark.parametrize("said", ["images", "./images", "other/../images"])
+def test_a_relative_data_root_begins_where_the_command_was_started(
+    lessons, tmp_path, monkeypatch, said
+):
+    save_nucleus_image(tmp_path / "images", "x", [[0]], [[1]])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LESSONS_DATA", said)
+    _, printed, errors = lessons("doctor")
+    assert errors == "" and f"looked for in {tmp_path / 'images'}\n" in printed
+    assert "  nuclei     1 images\n" in printed
+    # What the command starts is told the whole path, and so is what runs after a change of folder.
+    assert os.environ["LESSONS_DATA"] == str(tmp_path / "images")
+    monkeypatch.chdir("/")
+    assert len(Nuclei("all")) == 1
+
+
+def test_a_notebook_s_kernel_means_the_same_folder_as_the_command(lessons, tmp_path, monkeypatch):
+    """A kernel works in its notebook's folder; jupyter and nbclient give it our environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LESSONS_DATA", "my images")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    lessons("build", "--check")
+    script = "from lessons.kit.data.download import data_root; print(data_root())"
+    kernel = subprocess.run([sys.executable, "-c", script], cwd="/", capture_output=True)
+    assert kernel.stdout.decode().strip() == str(tmp_path / "my images")
+
+
+def test_evaluate_s_help_says_every_name(lessons):
+    from lessons.kit.data.named import FORMS
+
+    _, printed, _ = lessons("evaluate", "--help")
+    words = set(re.sub(r"[│\s,;]+", " ", printed).split())
+    assert set(FORMS.split(", ")) <= words
+
+
+def test_the_doctor_says_what_is_wrong_with_images_that_are_there(lessons, tmp_path, monkeypatch):
+    monkeypatch.setenv("LESSONS_DATA", str(tmp_path))
+    save(tmp_path / "PennFudanPed/PNGImages/a.png", np.zeros((1, 2, 3)))
+    (tmp_path / "nuclei/stage1_train").mkdir(parents=True)
+    for split in ("train2017", "val2017"):
+        (tmp_path / "coco" / split).mkdir(parents=True)
+        (tmp_path / "coco/annotations").mkdir(exist_ok=True)
+        (tmp_path / f"coco/annotations/panoptic_{split}.json").write_text("{")
+    _, printed, _ = lessons("doctor")
+    masks = tmp_path / "PennFudanPed/PedMasks"
+    assert f"  pennfudan  cannot be used: {masks} is missing" in printed
+    assert "  nuclei     cannot be used: " in printed
+    for split in ("train2017", "val2017"):
+        assert (
+            f"  coco       cannot be used: {tmp_path}/coco/annotations/panoptic_{split}" in printed
+        )
+
+
+def test_the_doctor_counts_coco_by_split(lessons, coco, tmp_path, monkeypatch):
+    monkeypatch.setenv("LESSONS_DATA", str(tmp_path))
+    assert "  coco       2 images in val2017\n" in lessons("doctor")[1]

@@ -505,3 +505,20 @@ def test_a_json_that_contradicts_itself(root, segments, complaint):
 def test_a_slice_is_no_index(root):
     with pytest.raises(TypeError, match="slice"):
         Nuclei("all", root)[0:1]
+
+
+# The command line
+
+
+@pytest.mark.parametrize("said", ["", " ", '"/images"', "'~/images'", "/images "])
+@pytest.mark.parametrize("command", ["doctor", "download nuclei", "train mask_rcnn --data nuclei"])
+def test_a_data_root_that_cannot_be_is_one_line(lessons, monkeypatch, said, command):
+    monkeypatch.setenv("LESSONS_DATA", said)
+    code, _, errors = lessons(*command.split())
+    assert code == 1 and errors.count("\n") == 1
+    assert errors.startswith("lessons: LESSONS_DATA is ")
+
+
+def test_a_command_without_images_does_not_mind(lessons, monkeypatch):
+    monkeypatch.setenv("LESSONS_DATA", '"images"')
+    assert lessons("build", "--check")[0] == 0
