@@ -15,6 +15,7 @@ from PIL import Image
 
 from lessons.kit.data import Category, Sample, Segments, areas
 from lessons.kit.data.real import CocoPanoptic, Nuclei, PennFudan, Smaller, data_root
+from lessons.kit.errors import LessonsError
 
 SPLITS = json.loads((Path(__file__).parents[1] / "lessons/kit/data/nuclei.json").read_text())
 
@@ -559,3 +560,17 @@ def test_the_doctor_says_what_is_wrong_with_images_that_are_there(lessons, tmp_p
 def test_the_doctor_counts_coco_by_split(lessons, coco, tmp_path, monkeypatch):
     monkeypatch.setenv("LESSONS_DATA", str(tmp_path))
     assert "  coco       2 images in val2017\n" in lessons("doctor")[1]
+
+
+def test_a_working_folder_that_is_gone_ends_in_the_sentence_about_the_data_root(
+    tmp_path, monkeypatch
+):
+    from lessons.kit import cli
+
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setenv("LESSONS_DATA", "images")
+    cli._settle_data()
+    with pytest.raises(LessonsError, match="LESSONS_DATA is 'images', which would be another"):
+        data_root()

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +51,8 @@ def _settle_data() -> None:
     """
     said = os.environ.get("LESSONS_DATA", "")
     if said and said == said.strip() and said[0] not in "\"'~":
-        os.environ["LESSONS_DATA"] = os.path.abspath(said)
+        with suppress(FileNotFoundError):  # the folder that we work in is gone
+            os.environ["LESSONS_DATA"] = os.path.abspath(said)
 
 
 def course_root() -> Path:

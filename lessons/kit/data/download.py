@@ -74,7 +74,7 @@ def data_root() -> Path:
     if not root.is_absolute():
         raise LessonsError(
             f"LESSONS_DATA is {said!r}, which would be another folder in each program: name the "
-            f"whole path, as in {root.absolute()}"
+            "whole path"
         )
     if root.exists() and not root.is_dir():
         raise LessonsError(f"LESSONS_DATA is {said!r}, a file: name the folder of the images")

@@ -79,7 +79,8 @@ def _source(name: str, split: str, size: int) -> DataSet:
     kind, colon, rest = _parsed(name)
     if not colon:
         return _SPLIT[kind](split == "train", size)
-    source = _WHOLE[kind](rest, size)
+    if kind == "scenes" or split != "train":
+        source = _WHOLE[kind](rest, size)
     if split == "train":
         raise LessonsError(
             f"{name} is measured whole, there is nothing in it to train on: train on {kind}, or "
