@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -26,18 +27,34 @@ app = typer.Typer(
     help="Instance and panoptic segmentation from scratch: run, read and build the lessons.",
 )
 console = Console()
+DATA_HELP = (
+    "held-out images, the run's own if none: scenes, scenes:SEED, four_scenes, nuclei, pennfudan, "
+    "coco, ten_coco; all of nuclei:all, nuclei:PATH, pennfudan:PATH or coco:PATH"
+)
 
 
 def main() -> None:
     """Run the command line; a LessonsError ends it with one line and exit code 1."""
     if os.environ.get("LESSONS_MY"):  # a kernel, which starts elsewhere, is told the whole path
         os.environ["LESSONS_MY"] = str(places.my())
+    _settle_data()
     try:
         app()
     except LessonsError as error:
         # As it is: no colours of rich inside, no line breaks at the terminal's width.
         print(f"lessons: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _settle_data() -> None:
+    """Make a relative $LESSONS_DATA absolute: a kernel, which works elsewhere, is told it too.
+
+    What `data_root` refuses is left to it: not every command needs the images.
+    """
+    said = os.environ.get("LESSONS_DATA", "")
+    if said and said == said.strip() and said[0] not in "\"'~":
+        with suppress(FileNotFoundError):  # the folder that we work in is gone
+            os.environ["LESSONS_DATA"] = os.path.abspath(said)
 
 
 def course_root() -> Path:
@@ -130,7 +147,7 @@ def build(
 def train(
     system: Annotated[str, typer.Argument(help="a lesson's module, as mask_rcnn")],
     budget: Annotated[str, typer.Option(help="test, quick or full")] = "full",
-    data: Annotated[str, typer.Option(help="scenes, nuclei, pennfudan, coco")] = "scenes",
+    data: Annotated[str, typer.Option(help="scenes, nuclei, pennfudan, coco, …")] = "scenes",
     seed: Annotated[int, typer.Option(min=0, help="of weights and batches")] = 0,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="option=value of the recipe or the budget")
@@ -176,7 +193,7 @@ def evaluate(
     name: Annotated[
         str | None, typer.Argument(help="a run: mask_rcnn, the course's, or my/NAME, yours")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="scenes, nuclei, …; its own if none")] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="scenes of another seed")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="the first images only")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,

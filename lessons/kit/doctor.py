@@ -3,6 +3,7 @@
 import importlib
 import platform
 import sys
+from collections.abc import Callable, Sized
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -84,21 +85,25 @@ def _folders() -> list[str]:
 
 
 def _data() -> list[str]:
-    from lessons.kit.data.download import ARCHIVES
-    from lessons.kit.data.real import CocoPanoptic, Nuclei, PennFudan, data_root
+    from lessons.kit.data.download import ARCHIVES, data_root
+    from lessons.kit.data.real import CocoPanoptic, Nuclei, PennFudan, coco_folder, coco_splits
 
-    lines = [
-        "scenes   drawn on the fly, nothing to download",
-        f"real     looked for in {data_root()}",
-    ]
-    for name, load in (
-        ("nuclei", lambda: Nuclei("all")),
-        ("pennfudan", PennFudan),
-        ("coco", CocoPanoptic),
-    ):
-        try:
-            lines.append(f"  {name:<10} {len(load())} images")
-        except LessonsError:
-            get = f"lessons download {name}" if name in ARCHIVES else "optional, unpacked to coco/"
-            lines.append(f"  {name:<10} not found: {get}")
+    root, splits = data_root(), coco_splits(coco_folder())
+    lines = ["scenes   drawn on the fly, nothing to download", f"real     looked for in {root}"]
+    for name, load in (("nuclei", Nuclei), ("pennfudan", PennFudan)):
+        get = f"not found: lessons download {name}"
+        there = (root / ARCHIVES[name].folder).exists()
+        lines.append(f"  {name:<10} {_count(lambda load=load: load('all')) if there else get}")
+    for split in splits:
+        lines.append(f"  coco       {_count(lambda split=split: CocoPanoptic(split))} in {split}")
+    if not splits:
+        lines.append("  coco       not found: optional, unpacked to coco/")
     return lines
+
+
+def _count(load: Callable[[], Sized]) -> str:
+    """How many images a data set has, or what is wrong with it."""
+    try:
+        return f"{len(load())} images"
+    except LessonsError as error:
+        return f"cannot be used: {error}"

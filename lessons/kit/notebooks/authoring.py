@@ -782,7 +782,7 @@ def _of_no_notebook(root: Path, path: Path) -> str:
     """What to say of a file that looks built and that no notebook builds."""
     name = path.relative_to(root).as_posix()
     if path.suffix == ".ipynb":
-        return f"{name} was built from a notebook that is gone, or is yours: delete it or move it"
+        return f"{name} was built from a notebook that is gone, or is yours: move it away"
     folder = "solutions" if path.parent.name == "answers" else "notebooks"
     for source in _notebooks(root / folder):
         if lesson_name(source) == path.stem:
@@ -790,7 +790,7 @@ def _of_no_notebook(root: Path, path: Path) -> str:
                 f"{name} was built from {folder}/{source.name}, where no cell begins with "
                 f"`{EXPORT}` any more: mark one, or delete the module"
             )
-    return f"{name} was built from a notebook that is gone: delete it"
+    return f"{name} was built from a notebook that is gone: take it away"
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lessons.kit.data import DataSet
 from lessons.kit.data.named import categories, data_set
 from lessons.kit.errors import LessonsError
 from lessons.kit.training.measure import evaluate
@@ -41,6 +42,7 @@ def evaluate_again(
         raise LessonsError(
             f"{label(name)} knows the categories of {report['data']}, {data} has others"
         )
+    images = data_set(data, "validation", report["size"], count)
     model = load_model(name)
     with recalled(report):
         metrics = recipe_of(report["system"], report["data"], report["options"]).metrics
@@ -50,10 +52,10 @@ def evaluate_again(
                 f"{label(name)} cannot be exported: {report['system']} has no predict_panoptic, "
                 "so its answers may overlap"
             )
-        metrics = _exporting(metrics, Path(export), data)
+        metrics = _exporting(metrics, Path(export), images)
     if torch.cuda.is_available():
         model = model.cuda()
-    return evaluate(model, data_set(data, "validation", report["size"], count), metrics)
+    return evaluate(model, images, metrics)
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,18 @@ def evaluate_all(count: int | None = None) -> Iterator[Again]:
         yield Again(name, then, {key: x for key, x in now.items() if key != "per_class"})
 
 
-def _exporting(metrics: Mapping[str, Metric], folder: Path, data: str) -> dict[str, Metric]:
+def _exporting(
+    metrics: Mapping[str, Metric], folder: Path, images: DataSet
+) -> dict[str, Metric]:
     """The same metrics; what measures the panoptic answers writes them first."""
     from lessons.kit.data.panoptic_files import write_panoptic
-    from lessons.kit.data.real import CocoPanoptic
 
     measure = metrics.get("predict_panoptic")
 
     def write_and_measure(predictions, targets, kinds):
         own: dict[str, Any] = {}
-        if data == "coco":  # so that the official annotations fit too
-            source = CocoPanoptic()
-            own = {"names": source.names[: len(targets)], "category_ids": source.category_ids}
+        if hasattr(images, "category_ids"):  # COCO's: so that the official annotations fit too
+            own = {"names": images.names, "category_ids": images.category_ids}
         write_panoptic(folder / "panoptic.json", predictions, kinds, **own)
         write_panoptic(folder / "ground_truth.json", targets, kinds, **own)
         return measure(predictions, targets, kinds) if measure else {}

@@ -10,19 +10,21 @@ not. Nothing here needs Jupyter.
 import math
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
-from lessons.kit.data import Sample
-from lessons.kit.data.named import data_set, workers
+from lessons.kit.data import DataSet, Sample
+from lessons.kit.data.memory import First, shared_by, start_worker, workers
+from lessons.kit.data.named import data_set
 from lessons.kit.errors import LessonsError
 from lessons.kit.training.batches import Batches, mixed
 from lessons.kit.training.measure import evaluate
@@ -47,18 +49,26 @@ class Run:
     seconds: float  # of training, without the evaluations
     device: str
     peak_memory: int  # bytes: of the GPU's tensors, or of the process on a CPU
+    held_out: DataSet | None = None  # what was evaluated on
 
 
 def fit(
     recipe: Recipe,
     budget_name: str | None = None,
     *,
+    train: DataSet | None = None,
+    validation: DataSet | None = None,
     seed: int = 0,
     folder: Path | str | None = None,
     checkpoint_every: int = 200,
     progress: bool = True,
 ) -> Run:
     """Train the recipe's model; the budget is LESSONS_BUDGET's where none is named.
+
+    `train` and `validation` are any data sets with the same categories; where one is None it is
+    the recipe's. The budget's `count` and `validated` limit them too. Real images that are read
+    as they are needed may be read by processes, beside a GPU. Raises ValueError for what is no
+    data set, has no images or other categories.
 
     With a `folder`, a checkpoint is written there every `checkpoint_every` steps and every 20
     seconds, atomically, and a run that finds one goes on from it. Raises LessonsError naming
@@ -79,8 +89,7 @@ def fit(
         raise LessonsError(f"checkpoint_every must be at least 1, not {checkpoint_every}")
     device = accelerator.device
     on_gpu = device.type == "cuda"
-    train = data_set(recipe.data, "train", plan.size, plan.count)
-    held_out = data_set(recipe.data, "validation", plan.size, plan.validated)
+    recipe, train, held_out = _images(recipe, plan, train, validation)
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.manual_seed(seed)
         model = recipe.model()
@@ -143,7 +152,33 @@ def fit(
         seconds=state.seconds,
         device=device_name(device),
         peak_memory=peak_memory(device),
+        held_out=held_out,
     )
+
+
+def _images(
+    recipe: Recipe, plan: Budget, train: DataSet | None, validation: DataSet | None
+) -> tuple[Recipe, DataSet, DataSet]:
+    """What is trained and evaluated on, and the recipe, whose `data` says so."""
+    given = {"train": (train, plan.count), "validation": (validation, plan.validated)}
+    data, found = [], []
+    for split, (images, limit) in given.items():
+        if images is None:
+            found.append(data_set(recipe.data, split, plan.size, limit))
+            data.append(recipe.data)
+            continue
+        if not all(hasattr(images, name) for name in ("categories", "__len__", "__getitem__")):
+            kind = type(images).__name__
+            raise ValueError(f"{split} must be a sequence of samples with categories, not {kind}")
+        if len(images) == 0:
+            raise ValueError(f"{split} has no images")
+        found.append(First(images, limit))
+        data.append(f"{type(images).__name__} of {len(images)} images")
+    kinds = [[(c.name, c.is_thing) for c in images.categories] for images in found]
+    if kinds[0] != kinds[1]:
+        raise ValueError("train and validation must have the same categories")
+    name = data[0] if data[0] == data[1] else f"{data[0]}, held out {data[1]}"
+    return replace(recipe, data=name), *found
 
 
 def learning_rate(step: int, plan: Budget) -> float:
@@ -169,13 +204,40 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def _loader(batches: Batches, start: int, on_gpu: bool) -> Iterable[list[Sample]]:
-    """The batches from `start` on; beside a GPU, processes make them ready."""
-    return DataLoader(
-        Subset(batches, range(start, len(batches))),
+def _loader(batches: Batches, start: int, on_gpu: bool) -> Iterator[list[Sample]]:
+    """The batches from `start` on; beside a GPU, processes make them ready.
+
+    An image that cannot be read ends it with the same sentence, whichever process meets it.
+    """
+    count = workers() if on_gpu else 0
+    processes = (count + 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun
+    loader = DataLoader(
+        _Ready(Subset(batches, range(start, len(batches)))),
         batch_size=None,
-        num_workers=workers() if on_gpu else 0,
+        num_workers=count,
+        worker_init_fn=partial(start_worker, processes),
     )
+    with shared_by(processes):
+        for samples in loader:
+            if isinstance(samples, LessonsError):
+                raise samples
+            yield samples
+
+
+class _Ready(Dataset):
+    """Batches, or why one cannot be had: what a process raises, torch wraps in a traceback."""
+
+    def __init__(self, batches: Subset):
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> list[Sample] | LessonsError:
+        try:
+            return self.batches[index]
+        except LessonsError as error:
+            return LessonsError(str(error))
 
 
 def device_name(device: torch.device) -> str:

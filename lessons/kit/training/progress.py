@@ -54,19 +54,19 @@ class Progress:
             reached = saved["step"], saved["seconds"], saved["history"]
         except Exception as error:
             raise LessonsError(
-                f"{self.path} cannot be read ({type(error).__name__}): delete it to start anew"
+                f"{self.path} cannot be read ({type(error).__name__}): move it away to start anew"
             ) from None
         if run != self.run:
             raise LessonsError(
                 f"{self.path} is of another run ({_difference(run, self.run)}): "
-                "delete it to start anew"
+                "move it away to start anew"
             )
         try:
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
         except (RuntimeError, ValueError):
             raise LessonsError(
-                f"{self.path} is of a model with other weights: delete it to start anew"
+                f"{self.path} is of a model with other weights: move it away to start anew"
             ) from None
         device = next(model.parameters()).device
         self.open_row = [{k: v.to(device) for k, v in terms.items()} for terms in open_row]

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from lessons.kit import places
 from lessons.kit.data import Category
-from lessons.kit.data.named import data_set
 from lessons.kit.errors import LessonsError
 from lessons.kit.training.loop import Run
 from lessons.kit.training.measure import evaluate
@@ -78,12 +77,11 @@ def _fill(folder: Path, run: Run, state: dict[str, Tensor], weights: bool) -> di
     model = run.recipe.model()
     model.load_state_dict(single(state))
     model = model.to(next(run.model.parameters()).device).eval()
-    held_out = data_set(run.recipe.data, "validation", plan.size, plan.validated)
-    scores = evaluate(model, held_out, run.recipe.metrics)
+    scores = evaluate(model, run.held_out, run.recipe.metrics)
     report = {
         "system": run.recipe.system,
         "data": run.recipe.data,
-        "categories": [_category_as_json(category) for category in held_out.categories],
+        "categories": [_category_as_json(category) for category in run.held_out.categories],
         "options": dict(run.recipe.options),
         "budget": run.budget,
         **asdict(plan),
