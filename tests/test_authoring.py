@@ -866,7 +866,7 @@ def test_a_students_notebook_among_the_homework_is_not_called_rubbish(house):
     build(house)
     path = house / "notebooks/homework/01_sheep-Copy1.ipynb"
     path.write_text("{}")
-    with pytest.raises(LessonsError, match=r"01_sheep-Copy1.ipynb .* is yours: delete it or move"):
+    with pytest.raises(LessonsError, match=r"01_sheep-Copy1.ipynb .* is yours: move it away"):
         build(house)
     assert path.exists()
 

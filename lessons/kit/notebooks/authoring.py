@@ -18,11 +18,9 @@ the editor saved it until `lessons run --save`, which writes that form with the 
 """
 
 import ast
-import contextlib
 import html
 import itertools
 import json
-import os
 import re
 import subprocess
 import sys
@@ -38,6 +36,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from lessons.kit.errors import LessonsError
+from lessons.kit.guard import write_whole
 from lessons.kit.places import ROOT
 
 DIRECTIVES = EXPORT, TURN = "#| export", "#| your turn"
@@ -65,7 +64,7 @@ def build(root: Path = ROOT, check: bool = False) -> list[Path]:
     stale = sorted(path for path, text in wanted.items() if _read(path) != text)
     if not check:
         for path in stale:
-            _write_whole(path, wanted[path])
+            write_whole(path, wanted[path])
     return stale
 
 
@@ -791,16 +790,3 @@ def _of_no_notebook(root: Path, path: Path) -> str:
                 f"`{EXPORT}` any more: mark one, or delete the module"
             )
     return f"{name} was built from a notebook that is gone: take it away"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write beside the goal, then rename: a reader never sees half a file."""
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(part, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise LessonsError(f"{path} cannot be written: {error.strerror or error}") from None
