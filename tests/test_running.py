@@ -19,8 +19,8 @@ from tiny_notebooks import KERNEL, write_notebook
 
 from lessons.kit.errors import LessonsError
 from lessons.kit.notebooks import executing
-from lessons.kit.notebooks.authoring import METADATA
 from lessons.kit.notebooks.executing import WakefulChannel, execute
+from lessons.kit.notebooks.reading import METADATA
 from lessons.kit.notebooks.running import (
     find_lessons,
     notebook_title,
@@ -113,8 +113,7 @@ def test_a_failing_lesson_is_named_and_does_not_stop_the_others(ran):
     root, message, printed = ran
     assert message == "2 of 3 lessons failed: 01_wolf, 03_dead"
     assert (
-        "failed 01_wolf.ipynb: cell 3 (cell-2): ValueError: masks are [h, w], not [/b] <w>\n"
-        in printed
+        "failed 01_wolf: cell 3 (cell-2): ValueError: masks are [h, w], not [/b] <w>\n" in printed
     )
     assert "3 lessons in" in printed and "build/index.html" in printed
     assert (root / "build/02_sheep.html").exists()

@@ -42,12 +42,11 @@ def stop_on_signals() -> None:
             signal.signal(number, stop)
 
 
-def in_words(error: OSError) -> str:
+def in_words(error: OSError, path: Path | None = None) -> str:
     """A disk that cannot be written to, in one sentence that names the file."""
-    remedy = NO_ROOM.get(error.errno or 0)
-    where = error.filename2 or error.filename
-    said = remedy or f"{error.strerror or error}"
-    return f"{where} cannot be written: {said}" if where else f"nothing can be written: {said}"
+    where = path or error.filename2 or error.filename or "nothing"
+    why = NO_ROOM.get(error.errno or 0) or error.strerror or str(error)
+    return f"{where} cannot be written: {why}"
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -63,8 +62,7 @@ def write_whole(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        error.filename, error.filename2 = str(path), None
-        raise LessonsError(in_words(error)) from error
+        raise LessonsError(in_words(error, path)) from error
 
 
 @contextmanager

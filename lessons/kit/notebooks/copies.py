@@ -11,7 +11,7 @@ import nbformat
 
 from lessons.kit.errors import LessonsError
 from lessons.kit.guard import write_whole
-from lessons.kit.notebooks.authoring import read_notebook
+from lessons.kit.notebooks.reading import read_notebook
 from lessons.kit.places import put_aside, shown
 
 # The targets of links and pictures: ](here), src="here", href="here" and [name]: here.

@@ -18,8 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lessons.kit.errors import LessonsError
 from lessons.kit.guard import held, write_whole
-from lessons.kit.notebooks.authoring import METADATA, read_notebook
 from lessons.kit.notebooks.executing import execute, kill_kernels
+from lessons.kit.notebooks.reading import METADATA, read_notebook
 
 KEPT = ("tags", "nbgrader", "lines_to_next_cell")
 """The metadata of a cell that are an author's; the rest are an editor's."""
