@@ -104,7 +104,7 @@ class Progress:
             known = isinstance(error, OSError)
             why = in_words(error, self.path) if known else f"{self.path} cannot be written: {error}"
             raise LessonsError(
-                f"{why.splitlines()[0]}; it was step {self.step}'s checkpoint, the one before it is "
+                f"{why.splitlines()[0]}; it was that of step {self.step}, the one before is "
                 "still there: go on with --resume"
             ) from error
         self.saved_at = time.perf_counter()
