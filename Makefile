@@ -1,8 +1,8 @@
 # make run    execute every lesson into build/ (an HTML page each, an index)
 # make test   everything: builds, style, tests, every notebook re-run and compared
-# make lab    open JupyterLab on the first lesson
+# make lab    open JupyterLab on my/, your own copies, with the first lesson in it
 # make bench  measure speed against the reference implementations
-# make recorded  the full training runs that are missing or were made on a CPU (GPU: minutes each)
+# make recorded  the course's runs that are missing or were made on a CPU (GPU: minutes each)
 # make gpu MINUTES=14 OUT=folder  tests, speeds and recorded runs on a GPU, in a given time
 # Each makes .venv first if it is missing. Another Python: make run PYTHON=python3.12
 
@@ -11,7 +11,7 @@ BIN := .venv/bin
 NEEDS := pyproject.toml constraints.txt Makefile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lab bench recorded gpu clean
+.PHONY: run test lab bench recorded gpu mutants clean
 
 run: .venv/run.stamp
 	$(BIN)/lessons run
@@ -28,12 +28,16 @@ bench: .venv/test.stamp
 
 # Where there is no .venv, the machine's own Python will do: it needs no Jupyter.
 recorded:
-	$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) -m lessons.kit.training.recorded
+	if test -x $(BIN)/lessons; then $(BIN)/lessons record; else $(PYTHON) -m lessons.kit.training.recorded; fi
 
 # All that only a GPU can show, in MINUTES, brought together in OUT: equality, speed, recorded runs.
 gpu:
 	$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) -m bench.gpu \
 	  --minutes $(or $(MINUTES),14) $(if $(OUT),--out $(OUT)) $(GPU)
+
+# Which small edits of the package does no test notice? Two hundred of them take an hour or so.
+mutants: .venv/test.stamp
+	$(BIN)/python -m bench.mutants $(MUTANTS)
 
 clean:
 	rm -rf .venv build

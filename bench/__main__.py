@@ -14,7 +14,7 @@ import torch
 
 import bench
 
-NO_BENCHMARKS = ("__main__", "gpu", "gpu_run", "timing")
+NO_BENCHMARKS = ("__main__", "gpu", "gpu_run", "mutants", "timing")
 
 
 def main() -> None:

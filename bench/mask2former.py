@@ -10,6 +10,7 @@ from transformers.models.mask2former import modeling_mask2former as reference
 from bench.timing import report, side_by_side, wait
 from lessons.kit.data import is_crowd
 from lessons.kit.data.scenes import Scenes
+from lessons.kit.models.images import batch_images
 from lessons.kit.peers import mask2former as peer
 from lessons.mask2former import (
     DeformableAttention,
@@ -18,7 +19,6 @@ from lessons.mask2former import (
     match_at_points,
     point_losses,
 )
-from lessons.mask_rcnn import batch_images
 
 IMAGES, CLASSES, THINGS, HEADS, POINTS = 8, 8, 4, 4, 1024
 PEER = "transformers"

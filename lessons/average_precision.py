@@ -44,7 +44,7 @@ def packed_iou(
     area = count_bits(predictions)[:, None]
     union = area + count_bits(targets) - intersection
     if is_crowd is not None:
-        union = np.where(is_crowd.cpu().numpy(), area, union)
+        union = np.where(is_crowd.bool().cpu().numpy(), area, union)
     return torch.from_numpy(intersection / np.maximum(union, 1))
 
 
@@ -87,9 +87,11 @@ def match_detections(
     if num_things == 0:
         return matches
     # The steps are many and tiny, and there numpy is quicker than torch.
-    overlap, crowd = iou.cpu().numpy(), is_crowd.cpu().numpy()
+    overlap, crowd = iou.cpu().numpy(), is_crowd.bool().cpu().numpy()
     enough = overlap[:, None] >= thresholds.cpu().numpy()[:, None]  # d t g
-    bonus = 2 * ~ignored.cpu().numpy()[..., None, :]  # *r 1 g: one that counts beats any ignored
+    bonus = (
+        2 * ~ignored.bool().cpu().numpy()[..., None, :]
+    )  # *r 1 g: one that counts beats any ignored
     free = np.ones((*matches.shape[:-1], num_things), dtype=bool)
     for d in enough.any(axis=(1, 2)).nonzero()[0]:
         rank = (overlap[d] + bonus) * ((free | crowd) & enough[d])  # *r t g, 0: out of reach

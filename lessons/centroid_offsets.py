@@ -18,11 +18,10 @@ from torch.nn import functional as F
 from torchvision.ops import Conv2dNormActivation
 
 from lessons.average_precision import AREA_RANGES, evaluate_instances
-from lessons.faster_rcnn import in_full_precision
 from lessons.kit.data import Segments, empty_segments, is_crowd
 from lessons.kit.models.backbone import Backbone, group_norm
+from lessons.kit.models.images import MEAN, STD, batch_images, batch_segments, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
-from lessons.mask_rcnn import MEAN, STD, batch_images
 
 
 def pixel_centres(
@@ -60,7 +59,7 @@ def centroid_offsets(
     shared = len(k) - int(foreground.sum())
     if shared:
         raise ValueError(f"masks must be disjoint, {shared} pixels are in more than one")
-    offsets = torch.zeros(2, *foreground.shape, device=masks.device)
+    offsets = centroids.new_zeros(2, *foreground.shape)
     own = centroids[k] - torch.stack([column, row], dim=1) - 0.5
     offsets[:, row, column] = own.T
     return offsets, foreground
@@ -234,19 +233,14 @@ def instance_targets(
     """The things of each image, padded to the batch's `size`, and the pixels that count.
 
     Crowds are no targets, and their pixels count as little as the padding does: an answer
-    there is neither right nor wrong. Things without a pixel are dropped: they have no centre.
+    there is neither right nor wrong.
     `sizes` are the images' own, (height, width). Raises ValueError for segments of others.
     """
-    if len(segments) != len(sizes):
-        raise ValueError(f"segments of {len(segments)} images for {len(sizes)} images")
     targets, counted = [], []
-    for i, (answer, (h, w)) in enumerate(zip(segments, sizes, strict=True)):
-        if answer.size != (h, w):
-            found = f"{answer.size[0]}×{answer.size[1]}"
-            raise ValueError(f"image {i} is {h}×{w} pixels, but its segments are {found}")
-        crowd, visible = is_crowd(answer), answer.masks.flatten(1).any(dim=1)
+    for answer, (h, w) in zip(batch_segments(segments, sizes), sizes, strict=True):
+        crowd = is_crowd(answer)
         padding = (0, size[1] - w, 0, size[0] - h)
-        thing = answer[(answer.labels < num_classes) & ~crowd & visible]
+        thing = answer[(answer.labels < num_classes) & ~crowd]
         targets.append(replace(thing, masks=F.pad(thing.masks, padding)))
         counted.append(F.pad(~answer.masks[crowd].any(dim=0), padding))
     return targets, torch.stack(counted)
@@ -304,7 +298,7 @@ class OffsetNet(OffsetNetParts):
     def forward(
         self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
     ) -> dict[str, Float[Tensor, ""]]:
-        """The losses: cls, the cross-entropy of all pixels, and offset, weighted."""
+        """The losses: cls, the cross-entropy of the pixels that count, and offset, weighted."""
         offsets, logits, sizes = self.maps(images)
         size = tuple(logits.shape[-2:])
         targets, counted = instance_targets(segments, self.num_classes, sizes, size)
@@ -314,9 +308,9 @@ class OffsetNet(OffsetNetParts):
             wanted.append(offset)
             foreground.append(inside)
             classes.append((target.masks * (target.labels + 1)[:, None, None]).sum(dim=0))
-        cls = F.cross_entropy(logits, torch.stack(classes), reduction="none")
+        cls = F.cross_entropy(logits, torch.stack(classes), reduction="none")[counted]
         miss = self.offset_loss(offsets, torch.stack(wanted), torch.stack(foreground))
-        return {"cls": cls[counted].mean(), "offset": self.offset_weight * miss}
+        return {"cls": cls.sum() / max(len(cls), 1), "offset": self.offset_weight * miss}
 
     @torch.no_grad()
     def predict_instances(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:
@@ -328,7 +322,7 @@ class OffsetNet(OffsetNetParts):
         answers = []
         for offset, logit, (h, w) in zip(offsets, logits, sizes, strict=True):
             must_be_finite({"offsets": offset, "class logits": logit})
-            votes = pixel_centres((h, w), offset.device) + offset[:, :h, :w]
+            votes = pixel_centres((h, w), offset.device).to(offset) + offset[:, :h, :w]
             probability = logit[:, :h, :w].softmax(dim=0)
             settings = self.find_centres, self.smallest
             answers.append(instances_from_votes(votes, probability, *settings))

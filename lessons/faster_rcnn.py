@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lessons.kit.models.images import in_full_precision
+
 
 def box_iou(
-    boxes: Float[Tensor, "*b n 4"], others: Float[Tensor, "*b m 4"]
+    boxes: Real[Tensor, "*b n 4"], others: Real[Tensor, "*b m 4"]
 ) -> Float[Tensor, "*b n m"]:
     """Intersection over union of every box with every other (torchvision's `box_iou`).
 
-    Boxes are x0, y0, x1, y1 in any unit, x0 ≤ x1 and y0 ≤ y1; half precision is computed in
-    float32. Two boxes without area have 0, where torchvision has NaN.
+    Boxes are x0, y0, x1, y1 in any unit, x0 ≤ x1 and y0 ≤ y1; half precision and integers are
+    computed in float32. Two boxes without area have 0, where torchvision has NaN.
     """
     boxes, others = in_full_precision(boxes), in_full_precision(others)
     # One contiguous row for each coordinate, and in place: memory is what takes the time here.
@@ -32,11 +34,6 @@ def box_iou(
     both = width.mul_(height)
     either = ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0)).sub_(both)
     return both.div_(either.clamp_(min=torch.finfo(both.dtype).tiny))
-
-
-def in_full_precision(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """The same numbers in float32 where they are shorter: bfloat16 cannot hold 257 pixels."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 LARGEST_GROWTH = math.log(1000 / 16)
@@ -222,7 +219,7 @@ def nms(
         kept[block] = True
         end = len(rest) if groups is None else int((groups[rest] <= groups[block[-1]]).sum())
         if end:  # the boxes that this step's can suppress
-            alive = overlap(block, rest[:end]).amax(dim=0) <= limit
+            alive = ~(overlap(block, rest[:end]) > limit).any(dim=0)  # a NaN suppresses nothing
             rest = torch.cat([rest[:end][alive], rest[end:]])
     return order[kept[order]]
 

@@ -16,11 +16,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessons.faster_rcnn import in_full_precision
 from lessons.kit.data import Segments
 from lessons.kit.models.backbone import group_norm
+from lessons.kit.models.images import batch_images, batch_segments, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
-from lessons.mask_rcnn import batch_images
 from lessons.maskformer import (
     METRICS,
     OF_TASK,
@@ -38,7 +37,6 @@ from lessons.maskformer import (
     matching_cost,
     must_be_as_many,
     must_be_task,
-    must_fit_images,
     pad_masks,
     sine_positions,
     task_targets,
@@ -113,6 +111,7 @@ def sample_points(
         wanted = f"({len(maps)}, p, 2), an x and a y for each point of each map"
         raise ValueError(f"points must be {wanted}, not {tuple(points.shape)}")
     channels = maps if maps.ndim == 4 else maps[:, None]
+    points = points.to(maps)
     found = F.grid_sample(channels, 2 * points[:, :, None] - 1, align_corners=False)[..., 0]
     return found if maps.ndim == 4 else found[:, 0]
 
@@ -194,7 +193,7 @@ def match_at_points(
     for classes, masks, target in zip(class_logits, mask_logits, targets, strict=True):
         points = uniform_points(1, count, masks.device)
         found = sample_points(in_full_precision(masks)[None], points)[0]
-        true = sample_points(target.masks[None].float(), points)[0]
+        true = sample_points(target.masks[None].to(found), points)[0]
         cost = matching_cost(classes, found, target.labels, true, *how)
         matches.append(assign(cost))
     return matches
@@ -219,7 +218,7 @@ def point_losses(
     must_be_as_many(len(mask_logits), targets=targets, matches=matches)
     pairs = list(zip(mask_logits, targets, matches, strict=True))
     found = in_full_precision(torch.cat([masks[queries] for masks, _, (queries, _) in pairs]))
-    true = torch.cat([target.masks[chosen] for _, target, (_, chosen) in pairs]).float()
+    true = torch.cat([target.masks[chosen] for _, target, (_, chosen) in pairs]).to(found)
     points = importance_points(found, count)
     logits, wanted = sample_points(found, points), sample_points(true, points)
     number = max(1, sum(len(target) for target in targets))
@@ -317,10 +316,11 @@ class DeformableAttention(DeformableLooks):
         if len(sizes) != self.counts[1] or sum(h * w for h, w in sizes) != cells.shape[1]:
             given = f"{list(sizes)} for {cells.shape[1]} cells and {self.counts[1]} levels"
             raise ValueError(f"sizes must be those of the maps, not {given}")
-        places, weights = map(in_full_precision, self.looks(queries, references, sizes))
-        values = self.value(cells).mT.reshape(len(places), -1, cells.shape[1])
-        out = gather_levels(in_full_precision(values), sizes, places, weights)
-        return self.out(out.reshape(len(queries), -1, len(references)).mT)
+        places, weights = self.looks(queries, references, sizes)
+        values = in_full_precision(self.value(cells))
+        values = values.mT.reshape(len(places), -1, cells.shape[1])
+        out = gather_levels(values, sizes, places.to(values), weights.to(values))
+        return self.out(out.reshape(len(queries), -1, len(references)).mT.to(queries))
 
 
 class DeformableLayer(nn.Module):
@@ -386,7 +386,7 @@ class DeformablePixelDecoder(nn.Module):
         maps = [layer(x) for layer, x in zip(self.project, reversed(coarse), strict=True)]
         sizes = [(x.shape[2], x.shape[3]) for x in maps]
         x = torch.cat([each.flatten(2) for each in maps], dim=2).mT
-        places = [sine_positions(size, x.shape[2], x.device) for size in sizes]
+        places = [sine_positions(size, x.shape[2], x.device).to(self.level) for size in sizes]
         positions = torch.cat([p + v for p, v in zip(places, self.level, strict=True)])
         references = torch.cat([cell_centres(size, x.device) for size in sizes])
         for layer in self.layers:
@@ -455,7 +455,8 @@ class Mask2FormerLayers(Mask2FormerParts):
             size, image = (level.shape[2], level.shape[3]), level.flatten(2).mT
             if self.level is not None:
                 image = image + self.level[number]
-            read.append((image, sine_positions(size, image.shape[2], image.device), size))
+            places = sine_positions(size, image.shape[2], image.device)
+            read.append((image, places.to(self.query_positions), size))
         return read, pixels
 
     def decode(
@@ -507,8 +508,8 @@ class Mask2Former(Mask2FormerLayers):
         self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
     ) -> dict[str, Float[Tensor, ""]]:
         """The losses: classes, mask, dice, each summed over the raw queries and the layers."""
-        batch, _ = batch_images(images, self.mean, self.std)
-        must_fit_images(images, segments)
+        batch, sizes = batch_images(images, self.mean, self.std)
+        segments = batch_segments(segments, sizes)
         size = (batch.shape[2], batch.shape[3])
         targets = [pad_masks(task_targets(s, self.task, self.num_things), size) for s in segments]
         total: dict[str, Tensor] = {}

@@ -5,7 +5,6 @@ You build the detector that finds each thing with a box and then paints it with 
 loss, train it, and measure what the lecture says of it.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,13 +22,13 @@ from lessons.faster_rcnn import (
     box_iou,
     decode_boxes,
     encode_boxes,
-    in_full_precision,
     match_boxes,
     nms,
     sample_boxes,
 )
 from lessons.kit.data import Segments, boxes, is_crowd
 from lessons.kit.models.backbone import Backbone, group_norm
+from lessons.kit.models.images import MEAN, STD, batch_images, batch_segments, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.roi_align import roi_align, roi_pool
 
@@ -44,7 +43,7 @@ def mask_loss(
     """
     if not len(logits):
         return logits.sum() * 0
-    own = logits[torch.arange(len(labels), device=labels.device), labels]  # s^u before σ
+    own = logits[torch.arange(len(labels), device=labels.device), labels.long()]  # s^u before σ
     return F.binary_cross_entropy_with_logits(in_full_precision(own), targets)
 
 
@@ -52,7 +51,7 @@ def mask_scores(
     logits: Float[Tensor, "n k m m"], labels: Int[Tensor, "n"]
 ) -> Float[Tensor, "n m m"]:
     """s^u: the sigmoid of the mask of each detection's class."""
-    own = logits[torch.arange(len(labels), device=labels.device), labels]
+    own = logits[torch.arange(len(labels), device=labels.device), labels.long()]
     return in_full_precision(own).sigmoid()
 
 
@@ -66,7 +65,7 @@ def softmax_mask_loss(
     if not len(logits):
         return logits.sum() * 0
     log = in_full_precision(logits).log_softmax(dim=1)
-    own = log[torch.arange(len(labels), device=labels.device), labels]
+    own = log[torch.arange(len(labels), device=labels.device), labels.long()]
     return -(targets * own + (1 - targets) * log[:, -1]).mean()
 
 
@@ -75,7 +74,7 @@ def softmax_mask_scores(
 ) -> Float[Tensor, "n m m"]:
     """The probability of each detection's class against all others and the background."""
     probability = in_full_precision(logits).softmax(dim=1)
-    return probability[torch.arange(len(labels), device=labels.device), labels]
+    return probability[torch.arange(len(labels), device=labels.device), labels.long()]
 
 
 def mask_targets(
@@ -106,8 +105,8 @@ def paste_masks(
     height, width = size
     m = masks.shape[-1]
     x0, y0, x1, y1 = boxes.unbind(dim=1)
-    along_y = _hat_weights(y0, y1, height, m)  # (n, h, m)
-    along_x = _hat_weights(x0, x1, width, m)  # (n, w, m)
+    along_y = _hat_weights(y0, y1, height, m).to(masks)  # (n, h, m)
+    along_x = _hat_weights(x0, x1, width, m).to(masks)  # (n, w, m)
     return along_y @ masks @ along_x.mT
 
 
@@ -193,28 +192,6 @@ class MaskHead(nn.Module):
         return self.layers(pooled)
 
 
-def batch_images(
-    images: Sequence[Float[Tensor, "3 _ _"]],
-    mean: Float[Tensor, "3 1 1"],
-    std: Float[Tensor, "3 1 1"],
-    multiple: int = 32,
-) -> tuple[Float[Tensor, "b 3 h w"], list[tuple[int, int]]]:
-    """The normalised images in one tensor, zeros up to a multiple of 32 pixels, and their sizes.
-
-    Raises ValueError where there are no images.
-    """
-    if not images:
-        raise ValueError("no images: a batch needs at least one")
-    sizes = [(image.shape[1], image.shape[2]) for image in images]
-    height, width = (
-        math.ceil(max(side) / multiple) * multiple for side in zip(*sizes, strict=True)
-    )
-    batch = images[0].new_zeros(len(images), 3, height, width)
-    for place, image, (h, w) in zip(batch, images, sizes, strict=True):
-        place[:, :h, :w] = (image - mean) / std
-    return batch.contiguous(memory_format=torch.channels_last), sizes  # what convolutions like best
-
-
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 
@@ -248,7 +225,7 @@ def sample_rois(
         positives, negatives = sample_boxes(matches, count, positive_fraction)
         index, own = torch.cat([positives, negatives]), matches[positives]
         u, v = torch.zeros_like(index), torch.zeros_like(found[index])
-        u[: len(positives)] = classes[own] + 1
+        u[: len(positives)] = classes[own].long() + 1
         v[: len(positives)] = encode_boxes(truth[own], found[positives], BOX_WEIGHTS)
         match = torch.cat([own, torch.full_like(negatives, -1)])
         parts.append((F.pad(found[index], (1, 0), value=number), u, v, match))
@@ -315,7 +292,6 @@ def choose_detections(
     return torch.cat([image[kept, None], corners[kept]], dim=1), label[kept], score[kept]
 
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours
 SAMPLED_ALIGN = partial(roi_align, sampling_ratio=2, aligned=True)
 
 
@@ -399,6 +375,7 @@ def instance_losses(
 
     `batch_size` is that of the padded batch, `sizes` are the images' own, (height, width).
     """
+    segments = batch_segments(segments, sizes)
     things = [torch.where((s.labels < model.num_classes) & ~is_crowd(s))[0] for s in segments]
     true_boxes = [boxes(s)[k] for s, k in zip(segments, things, strict=True)]
     labels = [s.labels[k] for s, k in zip(segments, things, strict=True)]
@@ -489,8 +466,8 @@ class MaskRCNN(MaskRCNNParts):
     @torch.no_grad()
     def predict_instances(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:
         """Masks (threshold ½), labels and scores of each image, best first; they may overlap."""
-        sizes = [(image.shape[1], image.shape[2]) for image in images]
-        return paste_detections(self, self.detect(images), sizes)
+        found = self.detect(images)
+        return paste_detections(self, found, [(image.shape[1], image.shape[2]) for image in images])
 
 
 def recipe(

@@ -16,11 +16,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessons.faster_rcnn import in_full_precision
 from lessons.kit.data import Segments, is_crowd
 from lessons.kit.models.backbone import Backbone, group_norm
+from lessons.kit.models.images import MEAN, STD, batch_images, batch_segments, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
-from lessons.mask_rcnn import MEAN, STD, batch_images
 from lessons.panoptic_fpn import METRICS
 
 TASKS = ("panoptic", "instance", "semantic")
@@ -157,8 +156,9 @@ def matching_cost(
             f"mask_logits and masks must be ({q}, p) and ({n}, p) for {q} queries and {n} labels, "
             f"not {shapes}"
         )
-    must_be_classes(labels, class_logits.shape[1] - 1)
     mask_logits = in_full_precision(mask_logits)
+    labels, masks = labels.long(), masks.to(mask_logits)
+    must_be_classes(labels, class_logits.shape[1] - 1)
     with torch.autocast(mask_logits.device.type, enabled=False):  # sums over thousands of pixels
         probability = in_full_precision(class_logits).softmax(dim=1)[:, labels]
         by_class = -probability.clamp(min=1e-30).log() if logarithm else -probability
@@ -224,9 +224,10 @@ def class_loss(
     for row, target, (queries, segments) in zip(wanted, targets, matches, strict=True):
         must_be_classes(target.labels, num_classes)
         row[queries] = target.labels[segments]
-    weight = class_logits.new_ones(num_classes + 1, dtype=torch.float32)
-    weight[-1] = no_object
-    return F.cross_entropy(in_full_precision(class_logits).flatten(0, 1), wanted.flatten(), weight)
+    logits = in_full_precision(class_logits).flatten(0, 1)
+    weight = logits.new_tensor([1.0] * num_classes + [no_object])
+    loss = F.cross_entropy(logits, wanted.flatten(), weight, reduction="sum")
+    return loss / weight[wanted].sum().clamp(min=1e-6)  # all may be ∅, and weigh 0
 
 
 def matched_masks(
@@ -244,7 +245,8 @@ def matched_masks(
         raise ValueError(f"targets must be of one size, as by pad_masks, not {sorted(sizes)}")
     found = [masks[queries] for masks, (queries, _) in zip(mask_logits, matches, strict=True)]
     true = [target.masks[chosen] for target, (_, chosen) in zip(targets, matches, strict=True)]
-    return in_full_precision(torch.cat(found)), torch.cat(true).float()
+    found = in_full_precision(torch.cat(found))
+    return found, torch.cat(true).to(found)
 
 
 def mask_classification_loss(
@@ -532,7 +534,7 @@ class MaskFormerParts(MaskFormerModules):
         *fine, coarse = self.backbone(batch)
         x = self.project(coarse)
         size = tuple(x.shape[-2:])
-        places = sine_positions(size, x.shape[1], x.device)
+        places = sine_positions(size, x.shape[1], x.device).to(self.query_positions)
         image = x.flatten(2).mT
         for layer in self.encoder:
             image = layer(image, places)
@@ -641,14 +643,6 @@ def instance_inference(
     return answer[answer.scores.argsort(descending=True, stable=True)]
 
 
-def must_fit_images(images: Sequence[Tensor], segments: Sequence[Segments]) -> None:
-    """Raises ValueError where an image has no segments or segments of another size."""
-    must_be_as_many(len(images), segments=segments)
-    for i, (image, own) in enumerate(zip(images, segments, strict=True)):
-        if own.size != tuple(image.shape[1:]):
-            raise ValueError(f"image {i} is {tuple(image.shape[1:])}, its masks are {own.size}")
-
-
 class MaskFormer(MaskFormerParts):
     """MaskFormer (Cheng et al. 2021): a set of (class, mask) pairs, each said by a query.
 
@@ -661,8 +655,8 @@ class MaskFormer(MaskFormerParts):
         self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
     ) -> dict[str, Float[Tensor, ""]]:
         """The losses: classes, mask, dice, each summed over the layers, each layer matched anew."""
-        batch, _ = batch_images(images, self.mean, self.std)
-        must_fit_images(images, segments)
+        batch, sizes = batch_images(images, self.mean, self.std)
+        segments = batch_segments(segments, sizes)
         size, how = tuple(batch.shape[-2:]), {"weights": self.weights, "logarithm": self.logarithm}
         targets = [pad_masks(task_targets(s, self.task, self.num_things), size) for s in segments]
         total: dict[str, Tensor] = {}

@@ -14,11 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessons.faster_rcnn import in_full_precision
 from lessons.kit.data import Category, Segments
+from lessons.kit.models.images import batch_images, batch_segments, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask2former import Mask2Former, attention_mask
-from lessons.mask_rcnn import batch_images
 from lessons.maskformer import (
     METRICS,
     TASKS,
@@ -26,7 +25,6 @@ from lessons.maskformer import (
     DecoderLayer,
     instance_inference,
     must_be_task,
-    must_fit_images,
     pad_masks,
     panoptic_inference,
     semantic_inference,
@@ -318,6 +316,7 @@ class OneFormerQueries(OneFormerModules):
             x = token.expand(-1, len(positions), -1)
         image = self.query_image(pixels)
         places = sine_positions((image.shape[2], image.shape[3]), image.shape[1], image.device)
+        places = places.to(positions)
         for layer in self.query_layers:
             x = layer(x, positions, image.flatten(2).mT, places)
         x = self.query_norm(x)
@@ -398,8 +397,8 @@ class OneFormer(OneFormerAnswers):
         self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
     ) -> dict[str, Float[Tensor, ""]]:
         """The losses: classes, mask, dice as in lesson 12, and contrastive; a task an image."""
-        batch, _ = batch_images(images, self.mean, self.std)
-        must_fit_images(images, segments)
+        batch, sizes = batch_images(images, self.mean, self.std)
+        segments = batch_segments(segments, sizes)
         tasks, size = draw_tasks(len(images), self.tasks), (batch.shape[2], batch.shape[3])
         targets = [
             pad_masks(task_targets(own, task, self.num_things), size)

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.average_precision import evaluate_instances
-from lessons.faster_rcnn import FeaturePyramid, in_full_precision
+from lessons.faster_rcnn import FeaturePyramid
 from lessons.kit.data import VOID, Category, Segments, semantic_map
 from lessons.kit.models.backbone import Backbone, group_norm
+from lessons.kit.models.images import batch_images, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
-from lessons.mask_rcnn import MaskRCNNParts, batch_images, detect, instance_losses, paste_detections
+from lessons.mask_rcnn import MaskRCNNParts, detect, instance_losses, paste_detections
 from lessons.panoptic_quality import panoptic_quality
 
 
@@ -36,7 +37,7 @@ def count_pixels(
         raise ValueError(f"predicted map is {tuple(predicted.shape)}, true {tuple(true.shape)}")
     maps = []
     for name, labels in (("predicted", predicted), ("true", true)):
-        labels = labels.cpu().numpy()
+        labels = labels.long().cpu().numpy()
         unknown = labels[((labels < 0) | (labels >= num_classes)) & (labels != VOID)]
         if len(unknown):
             raise ValueError(f"{name} label {unknown[0]} is none of {num_classes} categories")
@@ -117,6 +118,7 @@ class SemanticBranch(nn.Module):
 
 def thing_or_stuff(labels: Int[Tensor, "h w"], num_things: int) -> Int[Tensor, "h w"]:
     """What the semantic branch should say: 0 for any thing, then the stuff; void stays 255."""
+    labels = labels.long()  # a uint8 cannot be below 0
     channel = (labels - num_things + 1).clamp(min=0)
     return torch.where(labels == VOID, VOID, channel)
 
@@ -125,6 +127,7 @@ def semantic_loss(
     logits: Float[Tensor, "b k h w"], targets: Int[Tensor, "b h w"]
 ) -> Float[Tensor, ""]:
     """L_sem: cross-entropy, the mean over the pixels that are not void; 0 where there are none."""
+    targets = targets.long()
     total = F.cross_entropy(in_full_precision(logits), targets, ignore_index=VOID, reduction="sum")
     return total / (targets != VOID).sum().clamp(min=1)
 
@@ -152,7 +155,7 @@ def merge_panoptic(
     """
     limits = score_threshold, overlap_threshold
     free, claimed, kept = _claim(instances, semantic, num_things, *limits)
-    classes = semantic.cpu().numpy()
+    classes = semantic.long().cpu().numpy()
     left = np.bincount(classes[free].clip(min=0), minlength=VOID + 1)  # by label
     left[:num_things], left[VOID] = 0, 0
     stuff = np.flatnonzero(left >= max(stuff_area, 1)).tolist()

@@ -41,6 +41,7 @@ def ids_to_rgb(ids: Int[Tensor, "*b h w"]) -> UInt8[Tensor, "*b h w 3"]:
     Raises ValueError for an id that is not one of 0 … 256³ − 1, naming the image where there
     are several.
     """
+    ids = ids.long()  # 256² does not fit into a small integer
     wrong = (ids < 0) | (ids >= 256**3)
     if wrong.any():
         *image, row, column = wrong.nonzero()[0].tolist()
@@ -49,7 +50,6 @@ def ids_to_rgb(ids: Int[Tensor, "*b h w"]) -> UInt8[Tensor, "*b h w 3"]:
             f"{where}id {int(ids[wrong][0])} at row {row}, column {column} does not fit into "
             f"three bytes (0 … {256**3 - 1})"
         )
-    ids = ids.int()
     return torch.stack([ids % 256, ids // 256 % 256, ids // 256**2], -1).to(torch.uint8)
 
 
@@ -74,6 +74,7 @@ def count_overlaps(
     """
     if predicted.shape != true.shape:
         raise ValueError(f"predicted ids are {tuple(predicted.shape)}, true {tuple(true.shape)}")
+    predicted, true = predicted.long(), true.long()  # products do not fit into small integers
     for name, ids, n in (("predicted", predicted, num_predicted), ("true", true, num_true)):
         if ids.numel() and not 0 <= ids.min() <= ids.max() <= n:
             raise ValueError(f"{name} ids must be 0 … {n}, not {int(ids.min())} … {int(ids.max())}")
@@ -105,6 +106,7 @@ def match_overlaps(
     A pair matches with one class, no crowd, and IoU > ½, void taken out of the prediction. What
     lies to more than half in void and the (last) crowd of its class is no false positive.
     """
+    overlaps, is_crowd = overlaps.astype(np.int64), is_crowd.astype(bool)
     both, in_void = overlaps[1:, 1:], overlaps[1:, 0]
     area, true_area = overlaps[1:].sum(1), overlaps[:, 1:].sum(0)
     union = (area - in_void)[:, None] + true_area - both

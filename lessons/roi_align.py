@@ -183,7 +183,8 @@ def roi_align(
 
     A bin has `sampling_ratio`² samples; 0 or less takes ⌈size / bins⌉ along each axis. With
     `aligned` the centre of cell 0 is half a cell from the image's corner, else it is on it.
-    Equal to `torchvision.ops.roi_align`. Raises ValueError as `to_rois` does.
+    Equal to `torchvision.ops.roi_align`; but the boxes' values are looked at, so meta tensors and
+    `torch.export` will not do. Raises ValueError as `to_rois` does.
     """
     rois, ph, pw = to_rois(features, boxes, output_size)
     b, c, h, w = features.shape
@@ -250,7 +251,8 @@ def roi_pool(
     """The maximum of the features in each of ph × pw bins of each box (Girshick 2015).
 
     Corners are rounded to whole cells, bins are rounded outwards, an empty bin is 0.
-    Equal to `torchvision.ops.roi_pool`. Raises ValueError as `to_rois` does.
+    Equal to `torchvision.ops.roi_pool`; but the boxes' values are looked at, so meta tensors and
+    `torch.export` will not do. Raises ValueError as `to_rois` does.
     """
     rois, ph, pw = to_rois(features, boxes, output_size)
     b, c, h, w = features.shape

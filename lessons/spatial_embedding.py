@@ -22,11 +22,10 @@ from lessons.centroid_offsets import (
     must_be_finite,
     pixel_centres,
 )
-from lessons.faster_rcnn import in_full_precision
 from lessons.kit.data import Segments
+from lessons.kit.models.images import MEAN, STD, batch_images, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.lovasz import lovasz_hinge
-from lessons.mask_rcnn import MEAN, STD, batch_images
 
 
 def pixel_grid(
@@ -162,7 +161,7 @@ def embedding_losses(
         raise ValueError(f"targets of {len(targets)} images for the maps of {len(seeds)}")
     if any(target.size != size for target in targets):
         raise ValueError(f"targets must be padded to the size of the maps, {size[0]}×{size[1]}")
-    grid = pixel_grid(size, unit, seeds.device)
+    grid = pixel_grid(size, unit, seeds.device).to(embeddings)
     phis, variances, seed = [], [], []
     for e, s_i, seed_map, target, inside in zip(
         embeddings, s, seeds, targets, counted, strict=True
@@ -322,7 +321,8 @@ class SpatialEmbeddingParts(nn.Module):
         if not self.width:
             s = torch.zeros_like(o[:, :1]) + (0 if self.s is None else self.s)
         # A quarter, so that a step of the optimiser moves an embedding by less than a pixel.
-        embeddings = pixel_grid(tuple(said.shape[-2:]), self.unit, said.device) + (o / 4).tanh()
+        grid = pixel_grid(tuple(said.shape[-2:]), self.unit, said.device).to(said)
+        embeddings = grid + (o / 4).tanh()
         return embeddings, self.start + s / 4, seeds.sigmoid(), sizes
 
 

@@ -21,6 +21,12 @@ def same_numbers():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def nobody_s_work(monkeypatch, tmp_path_factory):
+    """No test sees the folder my/ of whoever runs the tests, or writes there."""
+    monkeypatch.setenv("LESSONS_MY", str(tmp_path_factory.getbasetemp() / "my"))
+
+
 @pytest.fixture(scope="session")
 def coco():
     """The 100 COCO images with their panoptic annotations, where they are at hand."""
@@ -86,13 +92,14 @@ def lessons(monkeypatch, capsys):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder for records and checkpoints, and lessons.tiny as a system."""
+    """A folder for records, others for checkpoints and the user's, and lessons.tiny as a system."""
     import tiny_training
 
     from lessons.kit import places
 
     monkeypatch.setattr(places, "RECORDED", tmp_path / "recorded")
     monkeypatch.setattr(places, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setenv("LESSONS_MY", str(tmp_path / "my"))
     monkeypatch.setitem(sys.modules, "lessons.tiny", tiny_training)
     places.RECORDED.mkdir()
     return places.RECORDED

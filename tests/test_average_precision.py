@@ -272,3 +272,15 @@ def test_average_precision_equals_its_definition(verdicts, missed):
 def test_no_detections_have_an_average_precision_of_zero():
     nothing = torch.zeros(3, 0, dtype=torch.float64)
     assert average_precision(nothing, nothing).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_crowds_of_0_and_1_are_crowds(dtype):
+    """As COCO's JSON has them: `~` of the integer 1 is −2, which is true."""
+    masks = torch.rand(4, 8, 8) > 0.5
+    crowd = torch.tensor([0, 1, 0, 1])
+    expected = mask_iou(masks[:2], masks, crowd.bool())
+    assert mask_iou(masks[:2], masks, crowd.to(dtype)).equal(expected)
+    iou, thresholds = torch.rand(6, 4), torch.tensor([0.3, 0.6])
+    found = match_detections(iou, thresholds, crowd.to(dtype), crowd.to(dtype))
+    assert found.equal(match_detections(iou, thresholds, crowd.bool(), crowd.bool()))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lessons.kit.models.backbone import Backbone
+from lessons.kit.models.backbone import Backbone, group_norm
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +63,14 @@ def test_width_and_depth_are_a_choice():
 def test_stages_that_cannot_be_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Backbone(**arguments)
+
+
+def test_channels_are_normalised_in_groups_of_sixteen(backbone):
+    """By hand: each group of 16 channels has mean 0 and variance 1, whatever the others do."""
+    assert [group_norm(channels).num_groups for channels in (16, 32, 128)] == [1, 2, 8]
+    x = torch.randn(1, 32, 5, 7)
+    x[:, 16:] = 100 + 30 * x[:, 16:]
+    for half in group_norm(32)(x)[0].split(16):
+        assert half.mean().abs() < 1e-4 and (half.std() - 1).abs() < 1e-2
+    norms = [each for each in backbone.modules() if isinstance(each, torch.nn.GroupNorm)]
+    assert norms and all(each.num_channels == 16 * each.num_groups for each in norms)

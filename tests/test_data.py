@@ -1,5 +1,6 @@
 """The shared types: how segments are chosen and moved, and what is computed from their masks."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from lessons.kit.data import (
@@ -18,11 +20,13 @@ from lessons.kit.data import (
     areas,
     boxes,
     empty_segments,
+    flatten_overlaps,
     is_crowd,
     semantic_map,
     stuff,
     things,
 )
+from lessons.kit.data.download import data_root
 
 KINDS = [
     Category("sheep", True, (240, 228, 66)),
@@ -229,3 +233,87 @@ def test_more_than_255_disjoint_segments_are_still_disjoint():
     with pytest.raises(ValueError, match="300 pixels are in two"):
         masks = torch.ones(512, 15, 20, dtype=torch.bool)  # 512 is 0 in eight bits
         Sample(torch.rand(3, 15, 20), segments_of(masks))
+
+
+# ---------------------------------------------------------------- overlapping segments
+
+
+def overlapping() -> Segments:
+    """A large, a middle and a small mask in a row, with all fields; the middle is in between."""
+    masks = [[[1, 1, 1, 1, 0, 0]], [[0, 0, 1, 1, 1, 0]], [[0, 0, 0, 1, 0, 0]], [[1, 0, 0, 0, 0, 0]]]
+    crowd = torch.tensor([False, True, False, False])
+    whole = segments_of(masks, [3, 1, 2, 0])
+    return replace(whole, scores=torch.tensor([0.9, 0.8, 0.7, 0.6]), is_crowd=crowd)
+
+
+def owners(segments: Segments) -> list[int]:
+    """The label of each pixel of the only row, VOID where there is none."""
+    assert (segments.masks.sum(0) <= 1).all()
+    return semantic_map(segments)[0].tolist()
+
+
+def test_a_pixel_of_two_segments_is_left_to_the_one_on_top():
+    assert owners(flatten_overlaps(overlapping())) == [0, 3, 1, 2, 1, VOID]
+    turned = overlapping()[[3, 2, 1, 0]]
+    assert owners(flatten_overlaps(turned)) == [0, 3, 1, 2, 1, VOID]
+    assert owners(flatten_overlaps(overlapping(), top="later")) == [0, 3, 1, 2, 1, VOID]
+    assert owners(flatten_overlaps(turned, top="later")) == [3, 3, 3, 3, 1, VOID]
+
+
+def test_of_equal_ones_the_later_is_on_top():
+    two = segments_of([[[1, 1, 0]], [[0, 1, 1]]], [4, 7])
+    assert owners(flatten_overlaps(two)) == owners(flatten_overlaps(two, "later")) == [4, 7, 7]
+
+
+def test_a_segment_that_is_covered_is_dropped_with_all_its_fields():
+    flat = flatten_overlaps(overlapping()[[3, 2, 1, 0]], top="later")
+    assert flat.labels.tolist() == [1, 3]
+    assert flat.scores.tolist() == pytest.approx([0.8, 0.9])
+    assert flat.is_crowd.tolist() == [True, False]
+
+
+def test_flat_segments_stay_as_they_are(four):
+    for top in ("smaller", "later"):
+        flat = flatten_overlaps(four, top)
+        for name in ("masks", "labels", "scores", "is_crowd"):
+            assert getattr(flat, name).equal(getattr(four, name))
+        assert len(flatten_overlaps(empty_segments((3, 5)), top)) == 0
+
+
+@often
+@given(masks_of_any_size)
+def test_flattened_segments_cover_what_they_covered(masks):
+    segments = segments_of(masks)
+    for top in ("smaller", "later"):
+        flat = flatten_overlaps(segments, top)
+        assert flat.masks.any(0).equal(segments.masks.any(0))
+        assert (flat.masks.sum(0) <= 1).all() and flat.masks.flatten(1).any(1).all()
+        for mask, label in zip(flat.masks, flat.labels, strict=True):
+            assert not (mask & ~segments.masks[label]).any()
+
+
+def test_every_photograph_of_the_balloon_sample_becomes_a_sample():
+    """35 of its 74 have polygons that overlap."""
+    root = data_root() / "balloon"
+    if not root.exists():
+        pytest.skip("no balloon images")
+    overlap = 0
+    for path in (root / "train", root / "val"):
+        for entry in json.loads((path / "via_region_data.json").read_text()).values():
+            with Image.open(path / entry["filename"]) as photograph:
+                width, height = photograph.size
+            masks = []
+            for region in entry["regions"].values():
+                shape, canvas = region["shape_attributes"], Image.new("1", (width, height))
+                corners = zip(shape["all_points_x"], shape["all_points_y"], strict=True)
+                ImageDraw.Draw(canvas).polygon(list(corners), fill=1)
+                masks.append(np.array(canvas))
+            balloons, image = segments_of(masks, [0] * len(masks)), torch.zeros(3, height, width)
+            try:
+                Sample(image, balloons)
+            except ValueError as error:
+                assert "flatten_overlaps" in str(error)
+                overlap += 1
+            flat = Sample(image, flatten_overlaps(balloons)).segments
+            assert flat.masks.any(0).equal(balloons.masks.any(0))
+    assert 30 <= overlap <= 40  # how a polygon's edge is drawn decides on a few

@@ -365,8 +365,11 @@ def test_only_the_picture_is_published_with_its_caption_as_alternative_text(publ
     assert options == {"metadata": options["metadata"], "raw": True}
     assert list(options["metadata"]) == ["image/png"]
     picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
-    assert options["metadata"]["image/png"] == {"alt": shown.caption, "width": picture.width // 2}
-    assert picture.info["dpi"] == pytest.approx((180, 180), abs=0.1)
+    assert options["metadata"]["image/png"] == {
+        "alt": shown.caption,
+        "width": picture.width * 90 // 160,
+    }
+    assert picture.info["dpi"] == pytest.approx((160, 160), abs=0.1)
     assert plt.get_fignums() == []
 
 
@@ -413,3 +416,46 @@ def test_a_failed_drawing_leaves_no_caption_behind(monkeypatch):
         with pytest.raises(OSError, match="No space"):
             shown.png()
     assert shown.figure.texts == []
+
+
+# ---------------------------------------------------------------- small pictures
+
+
+def stored(figure):
+    picture = Image.open(io.BytesIO(captioned(figure, "A caption.").png()))
+    return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def as_drawn(figure, monkeypatch):
+    monkeypatch.setattr(draw, "STEP", 1)
+    try:
+        return stored(figure)
+    finally:
+        monkeypatch.undo()
+
+
+def test_a_stored_picture_is_off_by_what_nobody_sees(scenes, monkeypatch):
+    figure = draw.draw_grid([scenes[0], scenes[1]], scenes.categories)
+    small, whole = stored(figure), as_drawn(figure, monkeypatch)
+    assert np.abs(small - whole).max() == draw.STEP // 2
+    assert np.abs((small - whole).mean(axis=(0, 1))).max() < 0.5  # neither darker nor lighter
+
+
+def test_colours_that_cover_an_area_stay_exact(monkeypatch):
+    """Of a panoptic answer, a plot and a legend no colour changes, odd ones included."""
+    figure, axes = plt.subplots(1, 2)
+    answer = np.full((60, 60, 3), (101, 73, 211), dtype=np.uint8)
+    answer[:20] = 29, 199, 88
+    axes[0].imshow(answer)
+    axes[1].fill_between([0, 1], [1, 1], color=np.array((13, 131, 241)) / 255)
+    small = stored(figure)
+    for color in ((101, 73, 211), (29, 199, 88), (13, 131, 241), (255, 255, 255)):
+        assert (small == color).all(axis=2).mean() > 0.01, color
+
+
+def test_a_photograph_takes_a_quarter_less(scenes, monkeypatch):
+    figure = draw.draw_grid([scenes[k] for k in range(4)], scenes.categories)
+    caption = captioned(figure, "A caption.")
+    small = len(caption.png())
+    monkeypatch.setattr(draw, "STEP", 1)
+    assert small < 0.75 * len(caption.png())

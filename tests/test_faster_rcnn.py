@@ -441,3 +441,40 @@ def test_network_under_bfloat16(device):
     assert all(p.dtype == torch.float32 for p in proposals)
     for name, loss in losses.items():
         torch.testing.assert_close(loss, expected[name], rtol=0.05, atol=0.01)
+
+
+# ---------------------------------------------------------------- odd numbers, integers
+
+ODD = (math.nan, math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("threshold", [0.3, 0.7])
+def test_nms_with_odd_boxes_is_torchvisions(odd, threshold):
+    """A box with a NaN overlaps nothing: it is kept and takes no other with it."""
+    boxes = random_boxes(400, 40)
+    for k in range(0, 400, 23):
+        boxes[k, k % 4] = odd
+    scores = torch.rand(400)
+    assert nms(boxes, scores, threshold).equal(torchvision.ops.nms(boxes, scores, threshold))
+    groups = torch.randint(3, (400,))
+    expected = torchvision.ops.boxes._batched_nms_vanilla(boxes, scores, groups, threshold)
+    assert nms(boxes, scores, threshold, groups).equal(expected)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_nms_with_odd_scores_is_torchvisions(odd):
+    boxes, scores = random_boxes(300, 40), torch.rand(300)
+    scores[::50] = odd
+    assert nms(boxes, scores, 0.5).equal(torchvision.ops.nms(boxes, scores, 0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_boxes_of_integers_overlap_as_those_of_floats(dtype):
+    boxes = random_boxes(50, 60).round()
+    whole = boxes.to(dtype)
+    assert box_iou(whole, whole).equal(box_iou(boxes, boxes))
+    assert nms(whole, torch.arange(50.0), 0.5).equal(nms(boxes, torch.arange(50.0), 0.5))
+    if dtype != torch.uint8:  # torchvision's areas of bytes wrap
+        expected = torchvision.ops.box_iou(whole, whole)
+        torch.testing.assert_close(box_iou(whole, whole), expected.nan_to_num())

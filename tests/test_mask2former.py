@@ -15,6 +15,7 @@ from lessons.kit.training.recorded import recipe_of
 from lessons.mask2former import (
     DeformableAttention,
     DeformableLayer,
+    DeformablePixelDecoder,
     Mask2Former,
     MaskedDecoderLayer,
     attention_mask,
@@ -590,3 +591,39 @@ def test_recipe():
     again = recipe_of("mask2former", "four_scenes", {"num_queries": 5})
     assert again.model().query_positions.shape == (5, 64)
     assert list(recipe("scenes", task="instance").metrics) == ["predict_instances"]
+
+
+# ---------------------------------------------------------------- each level says which it is
+
+
+def test_the_pixel_decoder_knows_which_level_a_cell_is_of():
+    """What is added to the positions of a level is its own vector, and the answer hears of it."""
+    torch.manual_seed(0)
+    decoder = DeformablePixelDecoder([16, 16, 16, 16], 32, heads=4, hidden=64, layers=1)
+    features = [torch.randn(1, 16, side, side) for side in (16, 8, 4, 2)]
+    for layer in decoder.layers:  # attention looks where the query says: so positions matter
+        torch.nn.init.normal_(layer.attention.offsets.weight, std=0.1)
+    seen = []
+    decoder.layers[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
+    before, _ = decoder(features)
+    with torch.no_grad():
+        decoder.level[1] += 1
+    after, _ = decoder(features)
+    shift = seen[1] - seen[0]  # of the positions of strides 32, 16 and 8: 4, 16 and 64 cells
+    assert shift[:4].abs().max() == 0 and shift[20:].abs().max() == 0
+    torch.testing.assert_close(shift[4:20], torch.ones(16, 32))
+    changed = [(x - y).abs().max() > 1e-4 for x, y in zip(before, after, strict=True)]
+    assert changed == [False, True, False]  # of one layer: only these cells ask differently
+
+
+def test_each_layer_of_the_decoder_reads_a_level_with_its_own_vector():
+    model = small_model()
+    features = model.backbone(torch.randn(1, 3, 64, 64))
+    vectors, read = torch.randn_like(model.level), []
+    with torch.no_grad():
+        for values in (torch.zeros_like(vectors), vectors):
+            model.level.copy_(values)
+            read.append([cells for cells, _, _ in model.image_cells(features)[0]])
+    assert len(vectors) == 3
+    for vector, plain, own in zip(vectors, *read, strict=True):
+        torch.testing.assert_close(own - plain, vector.expand_as(own), rtol=1e-4, atol=1e-5)

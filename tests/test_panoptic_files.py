@@ -16,7 +16,7 @@ from lessons.kit.data.real import CocoPanoptic
 from lessons.kit.data.scenes import CATEGORIES, Scenes
 from lessons.kit.errors import LessonsError
 from lessons.kit.peers.coco import score_panoptic_files
-from lessons.kit.training import data_set, fit, recorded
+from lessons.kit.training import again, data_set, fit, recorded
 from lessons.panoptic_quality import panoptic_map, panoptic_quality, rgb_to_ids
 
 KINDS = [Category("sheep", True, (240, 228, 66)), Category("meadow", False, (153, 187, 85))]
@@ -318,7 +318,7 @@ def test_a_system_without_panoptic_answers_cannot_be_exported(lessons, folder, t
 
 def test_coco_is_exported_with_its_own_names_and_ids(coco, tmp_path):
     truths = [coco[i].segments for i in range(3)]
-    measure = recorded._exporting({}, tmp_path, "coco")["predict_panoptic"]
+    measure = again._exporting({}, tmp_path, "coco")["predict_panoptic"]
     assert measure(truths, truths, coco.categories) == {}
     official = json.loads(CocoPanoptic()._json.read_text())
     exported = json.loads((tmp_path / "panoptic.json").read_text())

@@ -15,6 +15,7 @@ from lessons.kit.peers.coco import coco_panoptic_quality, score_panoptic_files
 from lessons.panoptic_quality import (
     count_overlaps,
     ids_to_rgb,
+    match_overlaps,
     match_segments,
     panoptic_map,
     panoptic_quality,
@@ -339,3 +340,38 @@ def test_samples_of_the_tests_are_samples(scenes):
         Sample(
             sample.image, imperfect_panoptic(sample, scenes.categories, np.random.default_rng(seed))
         )
+
+
+# ---------------------------------------------------------------- small integers
+
+SMALL = (torch.uint8, torch.int8, torch.int16, torch.int32)
+
+
+@pytest.mark.parametrize("dtype", SMALL)
+def test_overlaps_are_counted_in_any_integer_type(dtype):
+    """Products of ids do not fit into a byte: 20 ids a map have up to 440 pairs."""
+    predicted, true = torch.randint(0, 21, (2, 64, 64))
+    expected = count_overlaps(predicted, true, 20, 20)
+    assert np.array_equal(count_overlaps(predicted.to(dtype), true.to(dtype), 20, 20), expected)
+    assert np.array_equal(count_overlaps(predicted.to(dtype), true, 300, 20)[:21], expected)
+    assert expected[3, 5] == ((predicted == 3) & (true == 5)).sum()
+
+
+@pytest.mark.parametrize("dtype", SMALL)
+def test_colours_of_ids_in_any_integer_type(dtype):
+    ids = torch.tensor([[0, 1], [100, 127]])
+    assert ids_to_rgb(ids.to(dtype)).equal(ids_to_rgb(ids))
+    assert rgb_to_ids(ids_to_rgb(ids.to(dtype))).tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32])
+def test_a_table_of_overlaps_is_judged_in_any_integer_type(kind):
+    """200 + 200 pixels are no 144, and a crowd of 0 and 1 is no index."""
+    table = np.array([[0, 0, 10], [0, 200, 0], [5, 0, 100]])
+    labels, crowd = np.array([1, 0]), np.array([0, 1])
+    expected = match_overlaps(table, labels, labels, crowd.astype(bool))
+    found = match_overlaps(table.astype(kind), labels.astype(kind), labels, crowd.astype(kind))
+    assert expected.predicted.tolist() == found.predicted.tolist() == [0]
+    assert expected.iou.tolist() == found.iou.tolist() == [1.0]
+    assert expected.false_positive.equal(found.false_positive)
+    assert expected.false_negative.equal(found.false_negative)

@@ -19,11 +19,13 @@ from lessons.kit.errors import LessonsError
 from lessons.kit.training import (
     BUDGETS,
     Budget,
+    again,
     categories,
     data_set,
     evaluate,
     fit,
     recorded,
+    runs,
     store,
 )
 
@@ -105,7 +107,7 @@ def test_a_run_that_measures_a_claim_keeps_no_weights(folder, run):
     recorded.write("claim", run, weights=False)
     assert list(tree(folder)) == ["claim/run.json"]
     assert "weights" not in recorded.read("claim")
-    with pytest.raises(LessonsError, match="claim measured a claim and kept no weights"):
+    with pytest.raises(LessonsError, match="the run claim kept no weights, only its scores"):
         recorded.load_model("claim")
 
 
@@ -115,7 +117,7 @@ def test_another_folder_can_be_named(folder, run, tmp_path):
     assert sorted(p.name for p in (elsewhere / "one").iterdir()) == FILES
     assert recorded.names(elsewhere) == ["one"] and recorded.names() == []
     assert recorded.read("one", elsewhere)["seed"] == 2
-    assert isinstance(recorded.load_model("one", elsewhere), tiny_training.Tiny)
+    assert isinstance(recorded.load_model("one", folder=elsewhere), tiny_training.Tiny)
 
 
 def test_a_record_is_replaced_whole(folder, run):
@@ -127,7 +129,7 @@ def test_a_record_is_replaced_whole(folder, run):
     assert recorded.read("one")["seed"] == 3
 
 
-@pytest.mark.parametrize("function", ["save_file", "_digest", "_plain"])
+@pytest.mark.parametrize("function", ["save_file", "digest", "plain"])
 def test_a_record_is_kept_where_the_new_one_cannot_be_written(folder, run, monkeypatch, function):
     recorded.write("one", run)
     before = tree(folder)
@@ -219,7 +221,7 @@ def test_a_data_set_with_other_categories_is_refused(folder, run, monkeypatch):
         recorded.evaluate_again("one", seed=3)
     nucleus = [Category("nucleus", True, (230, 159, 0))]
     monkeypatch.setattr(
-        recorded, "categories", lambda name: nucleus if name == "nuclei" else categories(name)
+        again, "categories", lambda name: nucleus if name == "nuclei" else categories(name)
     )
     message = "one knows the categories of four_scenes, nuclei has others"
     with pytest.raises(LessonsError, match=message):
@@ -274,7 +276,7 @@ def test_every_run_that_the_course_records_can_be_made(name, request):
 
 def test_a_planned_run_is_trained_and_recorded_and_its_checkpoint_removed(folder, run):
     plan = recorded.plan("one", "tiny", "four_scenes", "test", 2)
-    report = recorded.train(plan, progress=False)
+    report = recorded.record(plan, progress=False)
     assert repr(report) == repr(recorded.read("one"))
     assert list(places.CHECKPOINTS.iterdir()) == []
     model = recorded.load_model("one")
@@ -287,10 +289,10 @@ def test_a_run_that_could_not_be_recorded_is_not_lost(folder, run, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(store, "save_file", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            recorded.train(plan, progress=False)
+            recorded.record(plan, progress=False)
     assert list(folder.iterdir()) == []
     monkeypatch.setattr(tiny_training.Tiny, "forward", None)  # no step is done again
-    recorded.train(plan, progress=False)
+    recorded.record(plan, progress=False)
     model = recorded.load_model("one")
     for key, value in rounded(run.model).state_dict().items():
         assert torch.equal(model.state_dict()[key], value)
@@ -300,10 +302,10 @@ def test_weights_that_would_be_too_large_are_refused_before_the_first_step(folde
     monkeypatch.setattr(store, "LARGEST", 39)
     monkeypatch.setattr(recorded, "fit", None)
     with pytest.raises(LessonsError, match="the weights of one take 0.0 MB"):
-        recorded.train(recorded.plan("one", "tiny", "four_scenes"))
+        recorded.record(recorded.plan("one", "tiny", "four_scenes"))
     monkeypatch.setattr(recorded, "fit", fit)
     plan = recorded.plan("one", "tiny", "four_scenes", changes=["steps=1"], weights=False)
-    recorded.train(plan, progress=False)
+    recorded.record(plan, progress=False)
     assert list(tree(folder)) == ["one/run.json"]
 
 
@@ -321,12 +323,12 @@ def planned(folder, monkeypatch):
         (folder / name / "run.json").write_text(json.dumps(report))
     trained = []
 
-    def train(plan):
+    def record(plan):
         trained.append(plan)
         scores = {"ap": 0.25, "rare": math.nan, "per_class": {}}
         return {"scores": scores, "seconds": 61.0, "device": "a GPU"}
 
-    monkeypatch.setattr(recorded, "train", train)
+    monkeypatch.setattr(recorded, "record", record)
     return trained
 
 
@@ -403,7 +405,7 @@ folder = pathlib.Path(sys.argv[1])
 run = training.fit(recipe, "test", folder=folder / "checkpoint", checkpoint_every=1)
 recorded.write("mask_rcnn", run, folder=folder)
 assert recorded.read("mask_rcnn", folder)["steps"] == 2
-recorded.load_model("mask_rcnn", folder)
+recorded.load_model("mask_rcnn", folder=folder)
 assert not set(NAMES.split()) & {name.partition(".")[0] for name in sys.modules}
 """
 
@@ -419,36 +421,24 @@ def test_training_and_recording_need_neither_jupyter_nor_the_command_line(root, 
 # ---------------------------------------------------------------- the command line
 
 
-def test_train_evaluate_and_results(lessons, folder):
-    few = ["--set", "steps=2", "--set", "evaluations=1", "--set", "width=3"]
-    code, printed, _ = lessons(
-        "train", "tiny", "--data", "four_scenes", "--budget", "test", "--seed", "4",
-        "--as", "small", *few,
-    )  # fmt: skip
-    assert code == 0
-    assert printed.splitlines()[2].split() == ["rare", "nan"]
-    assert printed.splitlines()[-1].startswith("lessons/recorded/small: ")
-    report = recorded.read("small")
-    assert (report["steps"], report["seed"], report["options"]) == (2, 4, {"width": 3})
-    assert sorted(p.name for p in (folder / "small").iterdir()) == FILES
-
-    code, printed, _ = lessons("evaluate", "small", "--count", "2", "--json")
-    assert code == 0 and json.loads(printed) == json.loads(recorded.as_json(report["scores"]))
-    code, printed, _ = lessons(
-        "evaluate", "small", "--data", "scenes", "--seed", "9", "--count", "1"
-    )
-    assert code == 0 and printed.split()[0] == "score" and "per_class" not in printed
-
-    code, printed, _ = lessons("results")
-    (line,) = [line for line in printed.splitlines() if "small" in line]
-    assert code == 0 and "four_scenes" in line and "0.00 M" in line
+def test_record_is_the_command_that_makes_the_course_s_runs(lessons, planned, monkeypatch):
+    monkeypatch.setattr(recorded.torch.cuda, "is_available", lambda: False)
+    code, printed, errors = lessons("record", "b")
+    assert (code, errors) == (0, "") and [plan.name for plan in planned] == ["b"]
+    assert printed.splitlines()[0] == "1/1 b"
+    assert lessons("record")[0] == 0 and [plan.name for plan in planned] == ["b", "a", "d"]
+    code, _, errors = lessons("record", "mine")
+    assert (code, errors) == (1, "lessons: runs.toml has no run 'mine', it has a, b, c, d\n")
+    assert len(planned) == 3
 
 
-def test_weights_are_not_kept_where_none_are_wanted(lessons, folder):
-    code, _, _ = lessons(
-        "train", "tiny", "--data", "four_scenes", "--no-weights", "--set", "steps=1"
-    )
-    assert code == 0 and list(tree(folder)) == ["tiny/run.json"]
+def test_record_writes_into_the_course_s_folder_alone(lessons, folder, tmp_path):
+    (folder / "runs.toml").write_text('[tiny]\nsystem = "tiny"\ndata = "four_scenes"\n')
+    assert lessons("record")[0] == 0
+    assert sorted(tree(folder)) == ["runs.toml", "tiny/run.json", "tiny/weights.safetensors"]
+    weights = load_file(folder / "tiny/weights.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float16}
+    assert not (tmp_path / "my").exists()
 
 
 # ---------------------------------------------------------------- all of them again
@@ -475,10 +465,15 @@ def test_all_runs_are_measured_again_beside_what_their_run_json_says(lessons, fo
     write_all(folder, run)
     code, printed, errors = lessons("evaluate", "--all")
     assert (code, errors) == (0, "")
-    far, one, two, last = printed.splitlines()
+    far, one, two, *last = printed.splitlines()
     assert far.startswith("far: skipped, 'nowhere' is no data set")
     assert one.split()[0] == "one" and two.split()[0] == "two"
-    assert last == "in brackets run.json's scores: every one within 0.001"
+    assert last == [
+        "measured 2 of the course's 4 runs; in brackets their run.json",
+        "1 kept no weights: there are only their scores (lessons results)",
+        "1 could not be measured here: far",
+        "all 2 that were measured are within 0.001 of their run.json",
+    ]
     again = {each.name: each for each in recorded.evaluate_all()}
     assert list(again) == ["far", "one", "two"] and again["far"].now == {}
     assert again["one"].now == pytest.approx(again["one"].then, abs=1e-5, nan_ok=True)
@@ -497,8 +492,8 @@ def test_all_runs_are_measured_again_beside_what_their_run_json_says(lessons, fo
 def test_a_score_that_is_another_now_ends_with_one_line(lessons, folder, run, scores, message):
     write_all(folder, run)
     change(folder, "two", scores)
-    code, _, errors = lessons("evaluate", "--all")
-    assert code == 1 and errors.count("\n") == 1
+    code, printed, errors = lessons("evaluate", "--all")
+    assert code == 1 and errors.count("\n") == 1 and "within" not in printed
     assert re.fullmatch(f"lessons: not what run.json says: {message}\n", errors)
 
 
@@ -509,6 +504,19 @@ def test_a_thousandth_is_the_same(folder, run):
         change(folder, "two", {"area": exact + away})
         (two,) = (each for each in recorded.evaluate_all() if each.name == "two")
         assert len(two.differences()) == expected
+
+
+def test_where_nothing_can_be_measured_nothing_is_said_to_be_right(lessons, folder, run):
+    recorded.write("claim", run, weights=False)
+    code, printed, _ = lessons("evaluate", "--all")
+    assert code == 0 and printed.startswith("measured 0 of the course's 1 runs;")
+    assert "within" not in printed and "could not" not in printed
+
+
+def test_the_user_s_runs_are_no_part_of_it(lessons, folder, run):
+    write_all(folder, run)
+    store.keep(places.my_runs() / "mine", run)
+    assert "mine" not in lessons("evaluate", "--all")[1]
 
 
 def test_a_quick_look_compares_nothing(lessons, folder, run):
@@ -530,25 +538,137 @@ def test_damaged_weights_end_it(lessons, folder, run):
 
 def test_evaluate_wants_a_name_or_all_and_not_both(lessons, folder):
     code, _, errors = lessons("evaluate")
-    assert code == 1 and errors.startswith("lessons: name a recorded run, or say --all")
+    assert code == 1 and errors.startswith("lessons: name a run, or say --all")
     for extra in (["one"], ["--json"], ["--data", "scenes"], ["--seed", "0"], ["--export", "x"]):
         code, _, errors = lessons("evaluate", "--all", *extra)
         assert code == 1 and errors.startswith("lessons: --all takes --count and nothing else")
 
 
-# ---------------------------------------------------------------- in a lesson
+# ---------------------------------------------------------------- categories
 
 
-def test_a_lesson_reads_its_recorded_run_and_makes_it_anew_where_it_is_told_to(folder, monkeypatch):
-    (folder / "runs.toml").write_text('[tiny]\nsystem = "tiny"\ndata = "four_scenes"\n')
-    monkeypatch.setenv("LESSONS_BUDGET", "full")
-    report, model = recorded.full_run("tiny")
-    assert isinstance(model, tiny_training.Tiny)
-    assert recorded.describe(report).startswith("12 steps of 3 images of 32×32 in 0 min on ")
-    monkeypatch.setenv("LESSONS_BUDGET", "quick")
-    monkeypatch.setattr(recorded, "train", None)
-    again, _ = recorded.full_run("tiny")
-    assert repr(again) == repr(report)
+def test_a_run_says_which_categories_it_knows(folder, run):
+    recorded.write("one", run)
+    report = recorded.read("one")
+    assert list(report)[:3] == ["system", "data", "categories"]
+    assert runs.categories_of(report) == categories("four_scenes")
+    with pytest.raises(LessonsError, match="the categories in a run.json of tiny are damaged: "):
+        runs.categories_of(report | {"categories": [{"name": "sheep"}]})
+
+
+def test_a_model_is_read_where_its_images_are_not(folder, run, monkeypatch, tmp_path):
+    """Its recipe asks for the categories of its data set, which run.json knows."""
+    recorded.write("one", run)
+    change(folder, "one", data="nuclei", categories=[])
+    seen, made = [], tiny_training.recipe()
+
+    def recipe(data):
+        seen.append(categories(data))
+        return replace(made, data=data)
+
+    monkeypatch.setenv("LESSONS_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(tiny_training, "recipe", recipe)
+    recorded.load_model("one")
+    assert seen == [[]]
+    with pytest.raises(LessonsError, match="nowhere"):  # to measure it they are needed
+        recorded.evaluate_again("one")
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_nuclei", "mask2former_ten_coco"])
+def test_the_course_s_models_of_photographs_need_no_photographs(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("LESSONS_DATA", str(tmp_path))
+    assert sum(p.numel() for p in recorded.load_model(name).parameters()) > 10**6
+
+
+@pytest.mark.parametrize("name", recorded.names())
+def test_the_recorded_categories_are_those_of_the_data(name, request):
+    report = recorded.read(name)
+    for images in ("nuclei", "coco"):
+        if images in report["data"]:
+            request.getfixturevalue(images)  # else it is skipped
+    assert runs.categories_of(report) == categories(report["data"])
+    text = (places.RECORDED / name / "run.json").read_text(encoding="utf-8")
+    assert text == json.dumps(json.loads(text), indent=1) + "\n"
+
+
+# ---------------------------------------------------------------- a notebook's own recipe
+
+
+CALLS = []
+
+
+class Counted(tiny_training.Tiny):
+    """As a notebook writes it: one of its functions is its own."""
+
+    def logits(self, image):
+        CALLS.append(tuple(image.shape))
+        return super().logits(image)
+
+
+def own_recipe(data="four_scenes", **options):
+    made = tiny_training.recipe(data, **options)
+    return replace(made, model=lambda: Counted(**options))
+
+
+@pytest.mark.parametrize("handed", [own_recipe, own_recipe()], ids=["function", "recipe"])
+def test_the_function_that_is_handed_over_is_the_one_that_runs(folder, run, handed):
+    recorded.write("one", run)
+    model = recorded.load_model("one", recipe=handed)
+    plain = recorded.load_model("one")
+    CALLS.clear()
+    image = data_set("four_scenes", "validation", 32, 1)[0].image
+    (answer,) = model.predict_instances([image])
+    assert CALLS == [(3, 32, 32)] and isinstance(model, Counted)
+    assert torch.equal(answer.masks, plain.predict_instances([image])[0].masks)
+    assert len(CALLS) == 1
+
+
+OTHERS = {
+    "data": (tiny_training.recipe("scenes"), "data is 'scenes', not 'four_scenes'"),
+    "option": (tiny_training.recipe(width=5), "width is 5, not None"),
+    "system": (replace(tiny_training.recipe(), system="huge"), "system is 'huge', not 'tiny'"),
+    "a function's": (lambda data: tiny_training.recipe("scenes"), "data is 'scenes', not"),
+}
+
+
+@pytest.mark.parametrize("handed, expected", OTHERS.values(), ids=OTHERS.keys())
+def test_a_recipe_of_another_run_is_refused(folder, run, handed, expected):
+    recorded.write("one", run)
+    with pytest.raises(LessonsError, match=f"^the recipe is not that of the run: {expected}"):
+        recorded.load_model("one", recipe=handed)
+
+
+def test_options_that_the_record_does_not_know_are_the_function_s_own(folder, run):
+    """A lesson may get an option after its run was recorded."""
+    recorded.write("one", run)
+    recorded.load_model("one", recipe=lambda data: tiny_training.recipe(data, noise=0.1))
+    change(folder, "one", options={"noise": 0.1})
+    with pytest.raises(LessonsError, match="run: noise is 0.2, not 0.1$"):
+        recorded.load_model("one", recipe=lambda d, noise: tiny_training.recipe(d, noise=0.2))
+
+
+def test_a_recipe_that_is_none_or_fails_is_one_sentence(folder, run):
+    recorded.write("one", run)
+    with pytest.raises(LessonsError, match="recipe must be a Recipe or make one, not a Tiny"):
+        recorded.load_model("one", recipe=lambda data: tiny_training.Tiny())
+
+    def unwritten(data):
+        raise NotImplementedError("your turn")
+
+    with pytest.raises(LessonsError, match="tiny cannot be made with {}: your turn") as caught:
+        recorded.load_model("one", recipe=unwritten)
+    assert isinstance(caught.value.__cause__, NotImplementedError)  # the notebook shows the line
+
+
+def test_a_recipe_whose_model_has_other_weights_is_told_which(folder, run):
+    recorded.write("one", run)
+    wider = replace(tiny_training.recipe(), model=lambda: tiny_training.Tiny(width=5))
+    message = "does not fit the model that the recipe makes now, whose pixel.bias is (5,), not (4,)"
+    with pytest.raises(LessonsError, match=re.escape(message)):
+        recorded.load_model("one", recipe=wider)
+    smaller = replace(tiny_training.recipe(), model=lambda: nn.Conv2d(3, 4, 1))
+    with pytest.raises(LessonsError, match="which has no pixel.bias: train it anew"):
+        recorded.load_model("one", recipe=smaller)
 
 
 # ---------------------------------------------------------------- what readers are told
@@ -562,6 +682,8 @@ def test_the_readmes_results_are_those_of_the_recorded_runs(root, lessons):
     assert code == 0 and table.strip() in shown
     lines = table.splitlines()[2:]
     assert [line.split("`")[1] for line in lines] == list(recorded.plans())
+    kept = [name for name in recorded.names() if "weights" in recorded.read(name)]
+    assert f"{len(kept)} of these {len(lines)}, " in shown
     scores = recorded.read("mask_rcnn")["scores"]
     numbers = [f"{scores[key]:.3f}" for key in ("ap", "ap50", "ap75")]
     assert lines[0].startswith(f"| `mask_rcnn` | Mask R-CNN, scenes | {' | '.join(numbers)} | – |")
@@ -571,6 +693,6 @@ def test_a_run_without_a_title_or_a_score_has_a_row_too(folder):
     (folder / "runs.toml").write_text(
         '[tiny]\nsystem = "tiny"\ndata = "four_scenes"\n[absent]\nsystem = "tiny"\n'
     )
-    recorded.train(recorded.plans()["tiny"], progress=False)
+    recorded.record(recorded.plans()["tiny"], progress=False)
     *_, row = recorded.results_table().splitlines()
     assert row.startswith("| `tiny` |  | – | – | – | – | – | 12 steps of 3 images, ")

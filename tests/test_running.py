@@ -19,6 +19,7 @@ from tiny_notebooks import KERNEL, write_notebook
 
 from lessons.kit.errors import LessonsError
 from lessons.kit.notebooks import running
+from lessons.kit.notebooks.authoring import METADATA
 from lessons.kit.notebooks.running import (
     WakefulChannel,
     execute,
@@ -112,7 +113,10 @@ def ran(tmp_path_factory):
 def test_a_failing_lesson_is_named_and_does_not_stop_the_others(ran):
     root, message, printed = ran
     assert message == "2 of 3 lessons failed: 01_wolf, 03_dead"
-    assert "failed 01_wolf.ipynb: ValueError: masks are [h, w], not [/b] <w>\n" in printed
+    assert (
+        "failed 01_wolf.ipynb: cell 3 (cell-2): ValueError: masks are [h, w], not [/b] <w>\n"
+        in printed
+    )
     assert "3 lessons in" in printed and "build/index.html" in printed
     assert (root / "build/02_sheep.html").exists()
 
@@ -167,12 +171,15 @@ def test_the_index_has_number_title_time_and_result(ran):
     rows = [line for line in index.splitlines() if line.startswith("<tr><td>")]
     wolf, sheep, dead = rows
     assert '<td>01</td><td><a href="01_wolf.html">The wolf</a>' in wolf
-    assert '<td class="failed">ValueError: masks are [h, w], not [/b] &lt;w&gt;</td>' in wolf
+    assert (
+        '<td class="failed">cell 3 (cell-2): ValueError: masks are [h, w], not [/b] &lt;w&gt;</td>'
+        in wolf
+    )
     assert '<td>02</td><td><a href="02_sheep.html">Sheep &amp; &lt;wolves&gt;</a>' in sheep
     assert "<td>ran</td>" in sheep and "failed" not in sheep
     seconds = float(sheep.split('<td class="time">')[1].split(" s<")[0])
     assert 0.3 < seconds < 120
-    assert "the kernel died" in dead and "03_dead.log" in dead
+    assert "cell 2 (cell-1): the kernel died" in dead and "03_dead.log" in dead
 
 
 def test_a_log_stays_only_where_a_lesson_failed(ran):
@@ -226,11 +233,80 @@ def test_a_title_is_the_first_heading():
 
 def test_a_cell_that_takes_too_long_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "CELL_SECONDS", 1)
-    path = write(tmp_path, "notebooks/01_slow.ipynb", ["import time\ntime.sleep(300)"])
+    path = write(tmp_path, "notebooks/01_slow.ipynb", ["1", "import time\ntime.sleep(300)"])
     start = time.perf_counter()
     error = execute(read(path), path.parent, tmp_path / "log")
-    assert error == "a cell took longer than 1 s"
+    assert error == "cell 2 (cell-1): took longer than 1 s"
     assert time.perf_counter() - start < 60
+
+
+HELPER = """def positive(x):
+    assert (
+        x
+        > 0
+    )
+
+
+def first(row):
+    return next(iter(row))
+"""
+WRONG = {
+    "a bare assertion": ("ap50 = 0.3\nassert ap50 >= 0.9", "AssertionError: assert ap50 >= 0.9"),
+    "with a message": ("assert 1 > 2, 'one is\\nless'", "AssertionError: one is"),
+    "over many lines": (
+        "x = [1, -1]\nassert all(  # of them\n    y > 0\n    for y in x\n)",
+        "AssertionError: assert all((y > 0 for y in x))",
+    ),
+    "two in a line": ("for i in (4, 3): assert i > 3; print(i)", "AssertionError: assert i > 3"),
+    "in a block": (
+        "if True:\n    if 1:\n        assert 'a' == \"b\"",
+        "AssertionError: assert 'a' == \"b\"",
+    ),
+    "in a function of a cell above": ("late(2)", "AssertionError: assert x > 3"),
+    "in a module": ("import helper\nhelper.positive(-1)", "AssertionError: assert x > 0"),
+    "behind a magic": ("%matplotlib inline\nassert 1 > 2", "AssertionError: assert 1 > 2"),
+    "no message": ("import helper\nhelper.first([])", "StopIteration: return next(iter(row))"),
+    "a class alone": ("raise KeyError", "KeyError: raise KeyError"),
+    "a message that begins late": (
+        "raise ValueError('\\n\\n  wrong: 3\\n4')",
+        "ValueError: wrong: 3",
+    ),
+    "in colours": ("raise ValueError('\\x1b[31mred\\x1b[0m')", "ValueError: red"),
+    "no Python": ("def f(:", "SyntaxError: invalid syntax"),
+    "no traceback": ("%xmode Minimal\nassert 1 > 2", "AssertionError"),
+}
+
+
+@pytest.mark.parametrize("text, message", WRONG.values(), ids=WRONG.keys())
+def test_what_is_wrong_is_said_in_one_line_with_its_cell(tmp_path, text, message):
+    (tmp_path / "helper.py").write_text(HELPER)
+    above = "def late(x):\n    y = x\n    assert x > 3\n    return y"
+    path = write(tmp_path, "01_wolf.ipynb", ["# Wrong\n\nIt is.", above, text, "1 + 1"])
+    notebook = read(path)
+    error = execute(notebook, tmp_path, tmp_path / "log")
+    assert error.startswith(f"cell 3 (cell-2): {message}") and "\n" not in error
+    if message == "AssertionError":
+        assert error == "cell 3 (cell-2): AssertionError"
+    assert notebook.cells[2].outputs[-1].output_type == "error" and notebook.cells[3].outputs == []
+
+
+def test_the_last_good_run_is_not_shown_behind_a_cell_that_fails(tmp_path):
+    path = write(
+        tmp_path, "notebooks/01_wolf.ipynb", ["print('before')", "1 / 0", "print('after')"]
+    )
+    notebook = read(path)
+    for cell in notebook.cells:
+        cell.outputs = [new_output("stream", text="of the last run\n")]
+        cell.execution_count = 7
+    nbformat.write(notebook, path)
+    with pytest.raises(LessonsError):
+        run_lessons(tmp_path, console=quiet())
+    cells = read(tmp_path / "build/01_wolf.ipynb").cells
+    assert (
+        cells[0].outputs[0].text == "before\n" and cells[1].outputs[0].ename == "ZeroDivisionError"
+    )
+    assert cells[2].outputs == [] and cells[2].execution_count is None
+    assert "of the last run" not in (tmp_path / "build/01_wolf.html").read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- save
@@ -274,13 +350,54 @@ def test_outputs_are_kept_without_what_differs_from_run_to_run(tmp_path):
     assert saved(tmp_path) == before  # no half-written file beside them either
 
 
+def test_what_an_editor_saved_is_brought_into_form(tmp_path):
+    """As Colab does it: nbformat 4.0, no ids, metadata of its own, CRLF."""
+    cells = [
+        {
+            "cell_type": "markdown",
+            "metadata": {"id": "T_1"},
+            "source": ["# Sheep\r\n", "\r\n", "So."],
+        },
+        {
+            "cell_type": "code",
+            "metadata": {"id": "C_1", "outputId": "x", "tags": ["nbval-skip"]},
+            "source": "x = 6\r\nx * 7",
+            "outputs": [{"output_type": "stream", "text": "not of nbformat"}],
+            "execution_count": 9,
+        },
+        {"cell_type": "code", "metadata": {}, "source": "x", "execution_count": None},
+    ]
+    metadata = {
+        "colab": {"provenance": []},
+        "kernelspec": {"name": "python3"},
+        "accelerator": "GPU",
+    }
+    path = tmp_path / "notebooks/01_sheep.ipynb"
+    path.parent.mkdir()
+    notebook = {"nbformat": 4, "nbformat_minor": 0, "metadata": metadata, "cells": cells}
+    path.write_text(json.dumps(notebook))
+    with pytest.raises(LessonsError, match=r"cell 2 is not as nbformat 4.5 wants it: 'name' is"):
+        save_outputs(tmp_path, console=quiet())
+    cells[1]["outputs"] = []
+    path.write_text(json.dumps(notebook))
+    save_outputs(tmp_path, console=quiet())
+
+    kept = read(path)
+    assert (kept.nbformat, kept.nbformat_minor, kept.metadata) == (4, 5, METADATA)
+    assert [cell.id for cell in kept.cells] == ["T_1", "C_1", "x"]
+    assert [cell.source for cell in kept.cells] == ["# Sheep\n\nSo.", "x = 6\nx * 7", "x"]
+    assert [cell.metadata for cell in kept.cells] == [{}, {"tags": ["nbval-skip"]}, {}]
+    assert kept.cells[2].outputs[0].data["text/plain"] == "6"
+
+
 @pytest.mark.parametrize(
     "cells, message",
     [
-        (BAD, "ValueError: masks are [h, w], not [/b] <w>"),
-        (["print(1)", "import os\nos._exit(1)"], "the kernel died"),
+        (BAD, "cell 3 (cell-2): ValueError: masks are [h, w], not [/b] <w>"),
+        (["print(1)", "import os\nos._exit(1)"], "cell 2 (cell-1): the kernel died"),
+        (["ap50 = 0.3", "assert ap50 >= 0.9"], "cell 2 (cell-1): AssertionError: assert ap50"),
     ],
-    ids=["an error", "a dead kernel"],
+    ids=["an error", "a dead kernel", "a bare assertion"],
 )
 def test_a_notebook_that_fails_is_left_as_it_was(tmp_path, cells, message):
     path = write(tmp_path, "notebooks/01_wolf.ipynb", cells)

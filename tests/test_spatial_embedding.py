@@ -12,8 +12,8 @@ from torch import nn
 
 from lessons.kit.data import Segments, empty_segments, is_crowd
 from lessons.kit.data.scenes import Scenes, scene
+from lessons.kit.models.images import batch_images
 from lessons.kit.training.recorded import recipe_of
-from lessons.mask_rcnn import batch_images
 from lessons.spatial_embedding import (
     SpatialEmbeddingNet,
     bandwidth,

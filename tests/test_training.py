@@ -1,10 +1,14 @@
 """`fit` and `evaluate`: data in memory, batches, the curve of the learning rate, resumed runs."""
 
+import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +16,14 @@ import numpy as np
 import pytest
 import tiny_training
 import torch
+from PIL import Image
 from tiny_training import Painted, Tiny
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lessons.kit.data import Category, Segments, is_crowd, named
-from lessons.kit.data.named import InMemory
+from lessons.kit.data import Category, Segments, is_crowd, memory, named
+from lessons.kit.data.memory import AsNeeded, InMemory
+from lessons.kit.data.real import NUCLEI_SPLITS, Nuclei
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.errors import LessonsError
 from lessons.kit.training import (
@@ -24,15 +31,18 @@ from lessons.kit.training import (
     Budget,
     budget,
     by_heart,
+    categories,
     data_set,
     evaluate,
     fit,
     from_full,
     loop,
     predict,
+    progress,
 )
 from lessons.kit.training.batches import Batches, augment
 from lessons.kit.training.loop import evaluation_steps, learning_rate, parameter_groups
+from lessons.kit.training.progress import Progress
 
 PLAN = Budget(6, batch=4, size=8)
 
@@ -135,7 +145,7 @@ def test_a_data_set_has_two_splits_and_at_most_as_many_images_as_it_is_asked_for
 
 def test_what_processes_draw_is_the_same_and_keeps_no_file_open(monkeypatch):
     alone = InMemory(Scenes(0, 64, 32), 64)
-    monkeypatch.setattr(named, "workers", lambda: 2)
+    monkeypatch.setattr(memory, "workers", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     files = Path("/proc/self/fd")
     before = len(list(files.iterdir())) if files.exists() else 0
@@ -446,6 +456,41 @@ fit(tiny_training.recipe(), "test", seed=5, folder=sys.argv[2], checkpoint_every
 """
 
 
+def test_when_a_checkpoint_is_written_changes_no_number(whole, tmp_path, monkeypatch):
+    """In the middle of a row of the history, by the clock: nothing else knows of it."""
+    long = replace(whole.recipe).with_budget("test", steps=400, evaluations=1, batch=1)
+    undisturbed = fit(long, "test", seed=5, progress=False)
+    assert [row["step"] for row in undisturbed.history[:2]] == [4, 8]  # rows of four steps
+    monkeypatch.setattr(progress, "CHECKPOINT_SECONDS", 0)  # after every step
+    killed = replace(long, model=lambda: Killer(210, KeyboardInterrupt()))
+    arguments = dict(seed=5, folder=tmp_path, checkpoint_every=1000, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        fit(killed, "test", **arguments)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 210
+    run = fit(long, "test", **arguments)
+    assert same_weights(run.model, undisturbed.model) and numbers(run) == numbers(undisturbed)
+
+
+def test_a_checkpoint_is_never_older_than_the_clock_allows(whole, tmp_path, monkeypatch):
+    now, saved = [0.0], []
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    save = Progress.save
+
+    def step(self, terms, look, note=Progress.note):
+        now[0] += 6  # seconds
+        note(self, terms, look)
+
+    monkeypatch.setattr(Progress, "note", step)
+    monkeypatch.setattr(
+        Progress, "save", lambda self, *parts: (saved.append(self.step), save(self, *parts))
+    )
+    fit(whole.recipe, "test", seed=5, folder=tmp_path, checkpoint_every=1000, progress=False)
+    assert saved == [4, 8, 12]
+    saved.clear()
+    fit(whole.recipe, "test", seed=5, progress=False)
+    assert saved == []
+
+
 def test_a_killed_process_is_gone_on_with(whole, root, tmp_path):
     command = [sys.executable, "-c", TRAIN, str(root / "tests"), str(tmp_path)]
     environment = os.environ | {"TINY_PAUSE": "0.5"}
@@ -524,10 +569,14 @@ def test_what_is_no_number_stops_the_run_by_name_and_the_last_checkpoint_stays(
     assert all(value.isfinite().all() for value in saved["model"].values())
 
 
-def test_where_numbers_are_looked_at_now_and_then_the_step_is_known_too(monkeypatch, tmp_path):
-    """As beside a GPU: only when a row of the history is closed."""
-    note = loop._Progress.note
-    monkeypatch.setattr(loop._Progress, "note", lambda self, terms, look: note(self, terms, False))
+@pytest.mark.parametrize("seconds", [20, 0])
+def test_where_numbers_are_looked_at_now_and_then_the_step_is_known_too(
+    monkeypatch, tmp_path, seconds
+):
+    """As beside a GPU: only when a row of the history is closed or a checkpoint is written."""
+    monkeypatch.setattr(progress, "CHECKPOINT_SECONDS", seconds)
+    note = Progress.note
+    monkeypatch.setattr(Progress, "note", lambda self, terms, look: note(self, terms, False))
     recipe = replace(tiny_training.recipe(), model=lambda: Broken("nan", after=100))
     recipe = recipe.with_budget("test", steps=200, batch=1, evaluations=1)
     with pytest.raises(LessonsError, match="'size' became nan in step 101;"):
@@ -604,3 +653,397 @@ def test_ten_coco_is_the_same_ten_small_images_in_both_splits(coco):
         h, w = coco[number].segments.size if number < 2 else one.segments.size
         assert max(one.segments.size) == 64 and abs(h / w - np.divide(*one.segments.size)) < 0.03
     assert len(data_set("ten_coco", "train", 64, 3)) == 3
+
+
+# ---------------------------------------------------------------- what no test had noticed
+
+
+def gradients_at_each_update(recipe):
+    """The norm of the gradient with which the optimiser makes each step."""
+    norms = []
+
+    def note(optimizer, *_):
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(float(torch.cat([g.flatten() for g in grads]).norm()))
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        run = fit(recipe, "test", progress=False)
+    finally:
+        handle.remove()
+    return norms, run
+
+
+def test_the_gradient_is_clipped_before_the_step_and_recorded_as_it_was():
+    free, run = gradients_at_each_update(tiny_training.recipe().with_budget("test", clip=1e6))
+    limit = sorted(free)[len(free) // 2]  # of the steps of a free run, half are above it
+    norms, run = gradients_at_each_update(tiny_training.recipe().with_budget("test", clip=limit))
+    assert max(norms) <= limit * (1 + 1e-4) and max(norms) == pytest.approx(limit, rel=1e-3)
+    assert max(row["gradient"] for row in run.history) > limit
+
+
+def test_every_step_draws_other_numbers():
+    drawn = []
+
+    class Drawing(Tiny):
+        def forward(self, images, segments):
+            drawn.append(tuple(torch.rand(3).tolist()))
+            return super().forward(images, segments)
+
+    recipe = replace(tiny_training.recipe(), model=Drawing, metrics={})
+    steps = recipe.budget("test").steps
+    fit(recipe, "test", seed=0, progress=False)
+    fit(recipe, "test", seed=1, progress=False)
+    assert len(drawn) == 2 * steps == len(set(drawn))
+
+
+# ---------------------------------------------------------------- splits
+
+
+SEVERAL = ["nuclei", "pennfudan", "coco", "scenes"]
+
+
+def tiny_images(root, coco_splits=("train2017", "val2017")):
+    """The three real data sets in small: as many images, of 1×1 pixels, each of its own colour."""
+    made = 0
+
+    def save(path, values):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(values, dtype=np.uint8)).save(path)
+
+    def colour():
+        nonlocal made
+        made += 1
+        return [[[made % 256, made // 256, 7]]]
+
+    for name in [*NUCLEI_SPLITS["train"], *NUCLEI_SPLITS["test"], "another"]:
+        save(root / f"nuclei/stage1_train/{name}/images/{name}.png", colour())
+        save(root / f"nuclei/stage1_train/{name}/masks/a.png", [[255]])
+    for kind, count in (("FudanPed", 74), ("PennPed", 96)):
+        for number in range(1, count + 1):
+            name = f"{kind}{number:05d}"
+            save(root / f"PennFudanPed/PNGImages/{name}.png", colour())
+            save(root / f"PennFudanPed/PedMasks/{name}_mask.png", [[1]])
+    for split in coco_splits:
+        images, annotations = [], []
+        for number in range(11):
+            save(root / f"coco/{split}/{number}.png", colour())
+            save(root / f"coco/annotations/panoptic_{split}/{number}.png", [[[1, 0, 0]]])
+            images.append({"id": number, "file_name": f"{number}.png"})
+            segment = {"id": 1, "category_id": 1, "iscrowd": 0}
+            place = {"image_id": number, "file_name": f"{number}.png"}
+            annotations.append(place | {"segments_info": [segment]})
+        table = {"images": images, "annotations": annotations}
+        table["categories"] = [{"id": 1, "name": "person", "isthing": 1}]
+        (root / f"coco/annotations/panoptic_{split}.json").write_text(json.dumps(table))
+
+
+@pytest.fixture(scope="module")
+def tiny_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    tiny_images(root)
+    return root
+
+
+def pixels(*arguments):
+    """The images of a split, each as its bytes."""
+    return [sample.image.numpy().tobytes() for sample in data_set(*arguments)]
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_no_two_splits_share_an_image(name, tiny_root, monkeypatch):
+    monkeypatch.setenv("LESSONS_DATA", str(tiny_root))
+    size = ("train", 32, 300) if name == "scenes" else ("train",)
+    train, held_out = (pixels(name, split, *size[1:]) for split in ("train", "validation"))
+    counts = {"nuclei": (160, 40), "pennfudan": (137, 33), "coco": (11, 11), "scenes": (300, 200)}
+    assert (len(train), len(held_out)) == counts[name]
+    assert len({*train, *held_out}) == len(train) + len(held_out)
+
+
+@pytest.mark.parametrize("name, count", [("four_scenes", 4), ("ten_coco", 10)])
+def test_what_is_learned_by_heart_is_the_same_in_both_splits_and_says_so(
+    name, count, tiny_root, monkeypatch
+):
+    monkeypatch.setenv("LESSONS_DATA", str(tiny_root))
+    train, held_out = (pixels(name, split, 32) for split in ("train", "validation"))
+    assert train == held_out and len(train) == count
+    assert name in data_set.__doc__ and "learned by heart" in data_set.__doc__
+
+
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_where_one_split_of_coco_is_there_every_fifth_image_is_held_out_and_that_is_said_once(
+    split, tmp_path, monkeypatch, capsys
+):
+    tiny_images(tmp_path, [split])
+    monkeypatch.setenv("LESSONS_DATA", str(tmp_path))
+    train, held_out = (data_set("coco", part) for part in ("train", "validation"))
+    assert held_out.names == ["0", "5", "10"] and len(train) == 8
+    assert sorted([*train.names, *held_out.names], key=int) == [str(n) for n in range(11)]
+    assert not {s.image.numpy().tobytes() for s in train} & set(pixels("coco", "validation"))
+    assert train.category_ids == [1]
+    data_set("coco", "train", 128, 3)
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err == (
+        f"coco: only {split} is in {tmp_path}/coco, so every fifth of its images by id is held "
+        "out (3 of 11) and never trained on\n"
+    )
+
+
+def test_both_splits_of_coco_are_the_official_ones_and_nothing_is_said(
+    tiny_root, monkeypatch, capsys
+):
+    monkeypatch.setenv("LESSONS_DATA", str(tiny_root))
+    assert len(data_set("coco", "train")) == len(data_set("coco", "validation")) == 11
+    images = tiny_root / "coco"
+    for split, folder in (("train", "train2017"), ("validation", "val2017")):
+        image = data_set("coco", split)[3].image
+        with Image.open(images / folder / "3.png") as file:
+            expected = torch.from_numpy(np.array(file)).permute(2, 0, 1) / 255
+        torch.testing.assert_close(image, expected)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_measured_whole_has_every_image_and_tells_which_were_trained_on(
+    tiny_root, monkeypatch, capsys
+):
+    monkeypatch.setenv("LESSONS_DATA", str(tiny_root))
+    assert len(data_set("nuclei:all", "validation")) == 201
+    line = "nuclei:all: 160 of its 201 images are those that nuclei is trained on\n"
+    assert capsys.readouterr().err == line
+    monkeypatch.setenv("LESSONS_DATA", "/nowhere")
+    assert len(data_set(f"nuclei:{tiny_root}/nuclei/stage1_train", "validation")) == 201
+    assert len(data_set(f"pennfudan:{tiny_root}/PennFudanPed", "validation")) == 170
+    held_out = data_set(f"coco:{tiny_root}/coco", "validation", 128, 4)
+    assert held_out.names == ["0", "1", "2", "3"]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "160 of its 201" in lines[0] and "137 of its 170" in lines[1]
+
+
+def test_a_path_in_a_name_begins_where_the_program_works(tiny_root, monkeypatch):
+    monkeypatch.chdir(tiny_root / "nuclei")
+    first = pixels("nuclei:stage1_train", "validation", 128, 2)
+    monkeypatch.chdir(tiny_root)
+    assert first == pixels("nuclei:nuclei/stage1_train", "validation", 128, 2)
+    monkeypatch.setenv("HOME", str(tiny_root))
+    assert first == pixels("nuclei:~/nuclei/stage1_train", "validation", 128, 2)
+    with pytest.raises(LessonsError, match="stage1_train is missing"):
+        data_set("nuclei:stage1_train", "validation")  # nothing is remembered of the other
+
+
+def test_other_images_are_read_where_the_variable_names_other_images(tiny_root, monkeypatch):
+    monkeypatch.setenv("LESSONS_DATA", str(tiny_root))
+    assert len(data_set("nuclei", "train")) == 160
+    monkeypatch.setenv("LESSONS_DATA", str(tiny_root / "elsewhere"))
+    with pytest.raises(LessonsError, match="elsewhere"):
+        data_set("nuclei", "train")
+
+
+def test_scenes_of_another_seed_are_no_scenes_of_a_split():
+    own = {*pixels("scenes", "train", 32, 300), *pixels("scenes", "validation", 32)}
+    for seed in (2, 7, 2**32 - 1):
+        assert not own & set(pixels(f"scenes:{seed}", "validation", 32))
+    # What is refused would share them: NumPy cuts a large number in two.
+    assert same_samples(Scenes(2**32, 1, 32)[0], Scenes(0, 2, 32)[1])
+
+
+@pytest.mark.parametrize("name, kind", [("nuclei", "nucleus"), ("pennfudan", "pedestrian")])
+def test_a_category_s_name_needs_no_images(name, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("LESSONS_DATA", str(tmp_path))
+    for form in (name, f"{name}:{tmp_path}/nowhere"):
+        assert [(c.name, c.is_thing) for c in categories(form)] == [(kind, True)]
+    assert categories("four_scenes") == categories("scenes:7") == Scenes.categories
+
+
+# ---------------------------------------------------------------- real images in bounded memory
+
+
+class Reading(Painted):
+    """Painted images of 10×10 pixels, 500 bytes packed, and what was read of them."""
+
+    names = list("abcdefgh")
+
+    def __init__(self):
+        super().__init__(*[(10, 10)] * 8)
+        self.read = []
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
+BYTES = 10 * 10 * 5 + 9 * (8 + 1)  # of one image: colours, ids, labels, crowds
+
+
+@pytest.fixture
+def cache(monkeypatch):
+    """Room for so many bytes, in what is otherwise an empty memory."""
+    monkeypatch.setattr(memory, "_ALIVE", weakref.WeakSet())
+    monkeypatch.delenv("LESSONS_CACHE", raising=False)
+    return lambda count: monkeypatch.setattr(memory, "room", lambda: count)
+
+
+def test_real_images_are_read_when_they_are_asked_for_and_once_where_there_is_room(cache):
+    source = Reading()
+    samples = AsNeeded(source, 5)
+    assert source.read == [] and len(samples) == 5 and samples.names == ["a", "b", "c", "d", "e"]
+    for _ in range(3):
+        assert all(same_samples(a, source.samples[i]) for i, a in enumerate(samples))
+    assert source.read == [0, 1, 2, 3, 4]
+
+
+def test_what_has_no_room_is_read_anew_and_is_the_same(cache):
+    cache(3 * BYTES + BYTES - 1)
+    source = Reading()
+    samples = AsNeeded(source, 8)
+    for _ in range(3):
+        assert all(same_samples(a, source.samples[i]) for i, a in enumerate(samples))
+    assert sum(part.nbytes for part in samples.kept[0]) == BYTES
+    assert sorted(samples.kept) == [0, 1, 2] and samples.bytes == 3 * BYTES
+    assert source.read == [*range(8), *range(3, 8), *range(3, 8)]
+    with pytest.raises(IndexError):
+        samples[8]
+
+
+def test_all_data_sets_share_the_room_and_what_is_gone_leaves_it(cache):
+    cache(3 * BYTES)
+    one, other = AsNeeded(Reading(), 8), AsNeeded(Reading(), 8)
+    list(one)[:1], list(other)
+    assert len(one.kept) == 3 and len(other.kept) == 0
+    del one
+    list(other)
+    assert len(other.kept) == 3
+
+
+def test_processes_share_the_room_too(cache):
+    cache(6 * BYTES)
+    with memory.shared_by(3):
+        samples = AsNeeded(Reading(), 8)
+        list(samples)
+        assert len(samples.kept) == 2
+    list(samples)
+    assert len(samples.kept) == 6
+
+
+def test_another_process_is_told_the_source_and_not_the_images(cache):
+    samples = AsNeeded(Reading(), 8)
+    list(samples)
+    copy = pickle.loads(pickle.dumps(samples))
+    assert copy.kept == {} and copy.bytes == 0 and copy in memory._ALIVE
+    assert same_samples(copy[3], samples[3])
+
+
+def test_the_room_is_settable(monkeypatch):
+    monkeypatch.delenv("LESSONS_CACHE", raising=False)
+    assert memory.room() == 10**9
+    monkeypatch.setenv("LESSONS_CACHE", "25")
+    assert memory.room() == 25 * 10**6
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("room", [0, 3 * BYTES, 10**9])
+def test_batches_are_the_same_whatever_is_kept(cache, monkeypatch, room, on_gpu):
+    """In whichever process: batch t depends on (seed, t) alone."""
+    monkeypatch.setattr(loop, "workers", lambda: 2)
+    plan = replace(PLAN, steps=7, batch=3)
+    expected = [Batches(Reading(), plan, 3)[step] for step in range(7)]
+    cache(room)
+    for start in (0, 4):
+        made = list(loop._loader(Batches(AsNeeded(Reading(), 8), plan, 3), start, on_gpu))
+        assert len(made) == 7 - start
+        for batch, same in zip(made, expected[start:], strict=True):
+            assert all(same_samples(a, b) for a, b in zip(batch, same, strict=True))
+    assert memory._Share.processes == 1
+
+
+def test_a_loader_s_processes_have_a_part_of_the_room_each(cache, monkeypatch):
+    monkeypatch.setattr(loop, "workers", lambda: 2)
+
+    class Telling(Batches):
+        def __getitem__(self, step):
+            return [Painted((memory._Share.processes, 1))[0]]
+
+    def told():
+        parts = []
+        made = loop._loader(Telling(Reading(), replace(PLAN, steps=4), 0), 0, on_gpu=True)
+        for samples in made:
+            parts.append(samples[0].segments.size[0])
+            own.add(memory._Share.processes)
+        return parts
+
+    own = set()
+    assert told() == [3] * 4 and own == {3}
+    with monkeypatch.context() as patch:  # as where processes are not forked: they know nothing
+        patch.setattr(loop, "shared_by", lambda processes: nullcontext())
+        assert told() == [3] * 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert told() == [6] * 4
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_corrupt_image_in_the_middle_of_training_is_named(tmp_path, monkeypatch, on_gpu):
+    monkeypatch.setattr(loop, "workers", lambda: 2)
+    for name in "abcdef":
+        home = tmp_path / name
+        for part, value in (("images", np.zeros((4, 4, 3))), ("masks", np.full((4, 4), 255))):
+            (home / part).mkdir(parents=True)
+            Image.fromarray(value.astype(np.uint8)).save(home / part / f"{name}.png")
+    bad = tmp_path / "d/masks/d.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    plan = Budget(6, batch=1, size=4)
+    made = []
+    with pytest.raises(LessonsError) as caught:
+        for batch in loop._loader(Batches(Nuclei("all", folder=tmp_path), plan, 0), 0, on_gpu):
+            made.append(batch)
+    order = [Batches(Painted(*[(4, 4)] * 6), plan, 0)._index(step) for step in range(6)]
+    assert len(made) == order.index(3) > 0
+    assert str(caught.value).startswith(f"{bad} cannot be read as an image (")
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- any data set
+
+
+class Plain(list):
+    """A list that knows its categories: all that a data set is."""
+
+    categories = Scenes.categories
+
+
+def test_any_data_set_can_be_trained_and_evaluated_on(whole):
+    train, held_out = (Plain(Scenes(seed, count, 32)) for seed, count in ((3, 5), (4, 3)))
+    given = dict(train=train, validation=held_out)
+    recipe = replace(whole.recipe, data="no data set of this name")
+    run = fit(recipe, "test", seed=5, progress=False, **given)
+    assert run.recipe.data == "Plain of 5 images, held out Plain of 3 images"
+    assert len(run.held_out) == 2  # as many as are validated
+    for images in (run.held_out, Plain(held_out[:2])):
+        assert repr(evaluate(run.model, images, run.recipe.metrics)) == repr(run.scores)
+    # The same as by name, where the images are the same to the last bit.
+    rounded = Plain(data_set("four_scenes", "train", 32))
+    same = fit(whole.recipe, "test", seed=5, progress=False, train=rounded, validation=rounded)
+    assert same_weights(same.model, whole.model) and numbers(same) == numbers(whole)
+
+
+def test_a_given_data_set_wins_over_the_recipe_s_and_the_other_stays():
+    seen = set()
+
+    class Watching(Tiny):
+        def forward(self, images, segments):
+            seen.update(image.numpy().tobytes() for image in images)
+            return super().forward(images, segments)
+
+    recipe = replace(tiny_training.recipe(), model=Watching)
+    train = Plain(Scenes(3, 6, 32))
+    recipe = recipe.with_budget("test", mirror=False, count=2)
+    run = fit(recipe, "test", progress=False, train=train)
+    assert seen == {sample.image.numpy().tobytes() for sample in train[:2]}
+    assert run.recipe.data == "Plain of 6 images, held out four_scenes"
+    by_name = data_set("four_scenes", "validation", 32, 2)
+    assert same_samples(run.held_out[1], by_name[1])
+
+
+def test_a_checkpoint_on_other_images_is_of_another_run(tmp_path):
+    arguments = dict(folder=tmp_path, progress=False)
+    fit(tiny_training.recipe(), "test", **arguments)
+    with pytest.raises(LessonsError, match="data is 'four_scenes', not 'Plain of 6 images"):
+        fit(tiny_training.recipe(), "test", train=Plain(Scenes(3, 6, 32)), **arguments)

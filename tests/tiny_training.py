@@ -96,5 +96,5 @@ class Painted(Sequence):
         ids[0] = 0
         present = ids.unique()[1:] if cell > 1 else ids[1:].flatten()
         masks = ids == present[:, None, None]
-        image = torch.stack([ids, row, column]) / 255
+        image = torch.stack([ids, row, column]).clamp(max=255) / 255
         return Sample(image, Segments(masks, present - 1, is_crowd=present % 3 == 0))

@@ -1,4 +1,4 @@
-"""The command line: `lessons run`, `lab`, `start`, `build`, `train`, `evaluate`, `results`, ….
+"""The command line: `lessons start`, `lab`, `run`, `train`, `evaluate`, `results`, `build`, ….
 
 Each command imports what it needs when it is called, so that `lessons build` does not wait
 for torch. An error of the user's or the machine's is one line and exit code 1.
@@ -6,18 +6,19 @@ for torch. An error of the user's or the machine's is one line and exit code 1.
 
 import math
 import os
-import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
 
+from lessons.kit import places
 from lessons.kit.errors import LessonsError
-from lessons.kit.places import ROOT
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,10 +27,17 @@ app = typer.Typer(
     help="Instance and panoptic segmentation from scratch: run, read and build the lessons.",
 )
 console = Console()
+DATA_HELP = (
+    "held-out images, the run's own if none: scenes, scenes:SEED, four_scenes, nuclei, pennfudan, "
+    "coco, ten_coco; all of nuclei:all, nuclei:PATH, pennfudan:PATH or coco:PATH"
+)
 
 
 def main() -> None:
     """Run the command line; a LessonsError ends it with one line and exit code 1."""
+    if os.environ.get("LESSONS_MY"):  # a kernel, which starts elsewhere, is told the whole path
+        os.environ["LESSONS_MY"] = str(places.my())
+    _settle_data()
     try:
         app()
     except LessonsError as error:
@@ -38,11 +46,25 @@ def main() -> None:
         sys.exit(1)
 
 
+def _settle_data() -> None:
+    """Make a relative $LESSONS_DATA absolute: a kernel, which works elsewhere, is told it too.
+
+    What `data_root` refuses is left to it: not every command needs the images.
+    """
+    said = os.environ.get("LESSONS_DATA", "")
+    if said and said == said.strip() and said[0] not in "\"'~":
+        with suppress(FileNotFoundError):  # the folder that we work in is gone
+            os.environ["LESSONS_DATA"] = os.path.abspath(said)
+
+
 def course_root() -> Path:
     """The clone's folder. Raises LessonsError where the package was installed without it."""
-    if not (ROOT / "notebooks").is_dir():
-        raise LessonsError(f"{ROOT} has no notebooks/: install from a clone with pip install -e .")
-    return ROOT
+    if not places.is_clone(places.ROOT):
+        raise LessonsError(
+            f"{places.ROOT} has no notebooks/: clone the course, and there "
+            'python -m pip install -c constraints.txt -e ".[course]"'
+        )
+    return places.ROOT
 
 
 @app.command()
@@ -67,33 +89,43 @@ def run(
 
 @app.command()
 def lab() -> None:
-    """Open JupyterLab on the first lesson."""
-    root = course_root()
-    command = [sys.executable, "-m", "jupyter", "lab", "notebooks/00_start_here.ipynb"]
+    """Open JupyterLab on my/, where your notebooks are; on the first lesson if there are none."""
+    from lessons.kit.notebooks import copies
+
+    root, my = course_root(), places.my()
+    page = my if copies.started(my) else _start(root, "00")
+    served = os.path.commonpath([root, my])  # so that links to the course's notebooks lead there
+    url = quote(Path(os.path.relpath(page, served)).as_posix())
+    command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={served}"]
+    command.append(f"--LabApp.default_url=/lab/tree/{url}")
     raise typer.Exit(subprocess.call(command, cwd=root))
 
 
 @app.command()
-def start(number: Annotated[str, typer.Argument(help="a lesson's number, as in 03")]) -> None:
-    """Copy a lesson's homework into my/, where your work is safe: nothing here overwrites it."""
-    root = course_root()
-    handed_out = sorted((root / "notebooks/homework").glob("[0-9][0-9]_*.ipynb"))
-    by_number = {path.name[:2]: path for path in handed_out}
-    if number.zfill(2) not in by_number:
-        raise LessonsError(
-            f"lesson {number} has no homework, there is {', '.join(by_number) or 'none'}"
-        )
-    source = by_number[number.zfill(2)]
-    goal = root / "my" / source.name
-    if goal.exists():
-        raise LessonsError(
-            f"my/{goal.name} exists already and is left as it is: go on with it there"
-        )
-    goal.parent.mkdir(exist_ok=True)
-    part = goal.with_name(goal.name + ".part")
-    shutil.copyfile(source, part)
-    os.replace(part, goal)
-    console.print(f"Your homework: my/{goal.name} (make lab, then open it)")
+def start(
+    number: Annotated[str, typer.Argument(help="a lesson's number, as in 03")],
+    again: Annotated[
+        bool, typer.Option("--again", help="begin anew; what you have is kept beside it")
+    ] = False,
+) -> None:
+    """Copy a lesson and its homework into my/, where your work is safe: nothing overwrites it."""
+    _start(course_root(), number, again)
+    _say("Open them with lessons lab (or make lab).")
+
+
+def _start(root: Path, number: str, again: bool = False) -> Path:
+    """Start a lesson, say what was made, and return the lesson's copy."""
+    from lessons.kit.notebooks import copies
+
+    made = copies.start(root, number, places.my(), again)
+    for copy in made:
+        kind = "the homework" if copy.path.stem.endswith("_homework") else "the lesson"
+        if not copy.made:
+            kind = "is there already and is left as it is"
+        elif copy.aside:
+            kind += f"; what you had is now {copy.aside.name}"
+        _say(f"{places.shown(copy.path)}: {kind}")
+    return made[0].path
 
 
 @app.command()
@@ -116,29 +148,53 @@ def build(
 def train(
     system: Annotated[str, typer.Argument(help="a lesson's module, as mask_rcnn")],
     budget: Annotated[str, typer.Option(help="test, quick or full")] = "full",
-    data: Annotated[str, typer.Option(help="scenes, nuclei, pennfudan, coco")] = "scenes",
+    data: Annotated[str, typer.Option(help="scenes, nuclei, pennfudan, coco, …")] = "scenes",
     seed: Annotated[int, typer.Option(min=0, help="of weights and batches")] = 0,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="option=value of the recipe or the budget")
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--as", help="the recorded run's name; the system's if none")
+        str | None, typer.Option("--as", help="the run's name in my/runs/; the system's if none")
     ] = None,
-    weights: Annotated[bool, typer.Option(help="keep the weights, 4 MB at most")] = True,
+    weights: Annotated[bool, typer.Option(help="keep the weights, in float32")] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with a run that was killed")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="begin anew; a run of that name is kept beside it")
+    ] = False,
 ) -> None:
-    """Train a system and record the run in lessons/recorded/; a killed run goes on."""
+    """Train a system and keep the run in my/runs/; the course's own runs stay as they are."""
     from lessons.kit.training import recorded
 
-    plan = recorded.plan(name or system, system, data, budget, seed, changes or (), weights)
-    report = recorded.train(plan)
+    called = (name or system).removeprefix(recorded.MY)
+    plan = recorded.plan(called, system, data, budget, seed, changes or (), weights)
+    report = recorded.train(plan, again=again, resume=resume)
     _print_scores(report["scores"])
-    console.print(f"lessons/recorded/{plan.name}: {report['seconds']:.0f} s on {report['device']}")
+    mine = recorded.MY + plan.name
+    home = places.shown(recorded.find(mine))
+    _say(f"{home}: {report['seconds']:.0f} s on {report['device']}")
+    if weights:
+        _say(f"lessons evaluate {mine} measures it again, load_model({mine!r}) loads it")
+
+
+@app.command()
+def record(
+    names: Annotated[list[str] | None, typer.Argument(help="runs of runs.toml")] = None,
+) -> None:
+    """For authors: make the course's runs in lessons/recorded/, those that are missing if none."""
+    from lessons.kit.training import recorded
+
+    course_root()
+    recorded.main(names or ())
 
 
 @app.command()
 def evaluate(
-    name: Annotated[str | None, typer.Argument(help="a recorded run, as mask_rcnn")] = None,
-    data: Annotated[str | None, typer.Option(help="scenes, nuclei, …; its own if none")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="a run: mask_rcnn, the course's, or my/NAME, yours")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="scenes of another seed")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="the first images only")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
@@ -146,10 +202,10 @@ def evaluate(
         Path | None, typer.Option(help="write its panoptic answers and the truth here, as COCO's")
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="every recorded run, beside what its run.json says")
+        bool, typer.Option("--all", help="the course's runs, beside what their run.json say")
     ] = False,
 ) -> None:
-    """Measure a recorded system again, on any split, or all of them on their own."""
+    """Measure a run again, on any held-out images, or all of the course's on their own."""
     from lessons.kit.training import recorded
 
     if everything:
@@ -158,14 +214,18 @@ def evaluate(
         _evaluate_all(count)
         return
     if name is None:
-        raise LessonsError("name a recorded run, or say --all: lessons results lists them")
-    scores = recorded.evaluate_again(name, data, seed, count, export)
+        raise LessonsError("name a run, or say --all: lessons results lists them")
     if as_json:
-        print(recorded.as_json(scores))
+        print(recorded.as_json(recorded.evaluate_again(name, data, seed, count, export)))
         return
+    whose, report = recorded.label(name), recorded.read(name)
+    scores = recorded.evaluate_again(name, data, seed, count, export)
+    _say(f"{whose}: {recorded.describe(report)}")
+    if whose == name and recorded.MY + name in recorded.my_names():
+        _say(f"(the course's run; yours is {recorded.MY}{name})")
     _print_scores(scores)
     if export is not None:
-        console.print(f"{export}: panoptic.json and ground_truth.json, with their PNGs")
+        _say(f"{export}: panoptic.json and ground_truth.json, with their PNGs")
 
 
 def _evaluate_all(count: int | None) -> None:
@@ -175,43 +235,69 @@ def _evaluate_all(count: int | None) -> None:
     """
     from lessons.kit.training import recorded
 
-    differing = []
+    measured, skipped, differing = [], [], []
     for again in recorded.evaluate_all(count):
         if again.skipped:
-            console.print(f"{again.name}: skipped, {again.skipped}", highlight=False)
+            skipped.append(again.name)
+            _say(f"{again.name}: skipped, {again.skipped}")
             continue
+        measured.append(again.name)
         shown = [key for key in recorded.MAIN_SCORES if key in {**again.then, **again.now}]
         scores = "  ".join(
             f"{key} {again.now.get(key, math.nan):.3f} ({again.then.get(key, math.nan):.3f})"
             for key in shown
         )
-        console.print(f"{again.name:<26}{scores}", highlight=False, soft_wrap=True)
+        _say(f"{again.name:<26}{scores}")
         if count is None and (found := again.differences()):
             differing.append(f"{again.name}: {', '.join(found)}")
+    there = recorded.names()
+    _say(f"measured {len(measured)} of the course's {len(there)} runs; in brackets their run.json")
+    if without := len(there) - len(measured) - len(skipped):
+        _say(f"{without} kept no weights: there are only their scores (lessons results)")
+    if skipped:
+        _say(f"{len(skipped)} could not be measured here: {', '.join(skipped)}")
     if count is not None:
-        console.print(f"in brackets run.json's scores; of {count} images only: not compared")
-        return
-    if differing:
+        _say(f"of {count} images only: not compared")
+    elif differing:
         raise LessonsError(f"not what run.json says: {'; '.join(differing)}")
-    console.print("in brackets run.json's scores: every one within 0.001")
+    elif measured:
+        _say(f"all {len(measured)} that were measured are within 0.001 of their run.json")
 
 
 @app.command()
 def results(
     markdown: Annotated[bool, typer.Option("--markdown", help="as the README's table")] = False,
 ) -> None:
-    """Print the scores of all recorded runs."""
-    from rich.table import Table
-
+    """Print the scores of the course's runs, and of yours."""
     from lessons.kit.training import recorded
 
     if markdown:
         print(recorded.results_table())
         return
+    course, mine, begun = recorded.names(), recorded.my_names(), recorded.my_begun()
+    tables = [_table(course), _table(mine)]  # a damaged run is found before anything is printed
+    home = places.shown(places.my_runs())
+    _say("The course's runs:")
+    console.print(tables[0])
+    if mine:
+        _say(f"Your runs, in {home}:")
+        console.print(tables[1])
+    for name in begun:
+        _say(f"{name}: begun and not finished; lessons train … --resume goes on with it")
+    if not mine and not begun:
+        _say(f"You have no runs yet: lessons train keeps them in {home}.")
+
+
+def _table(names: list[str]):
+    """The scores of runs, a row each."""
+    from rich.table import Table
+
+    from lessons.kit.training import recorded
+
     table = Table()
     for heading in ("run", "data", "scores", "parameters", "time", "device"):
         table.add_column(heading, no_wrap=heading == "run")
-    for name in recorded.names():
+    for name in names:
         report = recorded.read(name)
         scores = [
             f"{key} {report['scores'][key]:.3f}"
@@ -226,13 +312,18 @@ def results(
             f"{report['seconds'] / 60:.0f} min",
             report["device"],
         )
-    console.print(table)
+    return table
 
 
 def _print_scores(scores: dict) -> None:
     for key, value in scores.items():
         if key != "per_class":
-            console.print(f"{key:<12}{value:.4f}", highlight=False)
+            _say(f"{key:<12}{value:.4f}")
+
+
+def _say(line: str) -> None:
+    """Print a line as it is: no colours for its numbers, no marks, no breaks."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -245,7 +336,7 @@ def download(name: Annotated[str, typer.Argument(help="nuclei or pennfudan")]) -
 
 @app.command()
 def doctor() -> None:
-    """Print versions, device, data, and what is missing."""
+    """Print versions, device, data, where your work is, and what is missing."""
     from lessons.kit.doctor import examine
 
-    examine(course_root(), console)
+    examine(console)

@@ -3,6 +3,7 @@
 import importlib
 import platform
 import sys
+from collections.abc import Callable, Sized
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lessons.kit import places
 from lessons.kit.errors import LessonsError
-from lessons.kit.places import ROOT
 
 BARE = "panopticapi-lite"  # the course's, too, and comes without its dependencies
 IMPORTED = {"pillow": "PIL", BARE: "panopticapi"}  # where the package's name is not the module's
@@ -22,8 +23,8 @@ PURPOSES = {"": "", "course": "the notebooks", "test": "make test"}
 """What each extra of pyproject.toml is needed for, "" being what is always needed."""
 
 
-def examine(root: Path, console: Console | None = None) -> None:
-    """Print versions, device and data; raise LessonsError naming what is missing or broken."""
+def examine(console: Console | None = None) -> None:
+    """Print versions, device, folders and data; raise LessonsError naming what is missing."""
     console = console or Console()
     table = Table(title=f"Python {platform.python_version()} on {platform.platform()}")
     for heading in ("package", "installed", "needed", "state"):
@@ -40,6 +41,8 @@ def examine(root: Path, console: Console | None = None) -> None:
     broken = [needed.name for needed in bad[""]]
     if "torch" not in broken:
         console.print(f"device   {_device()}")
+    for line in _folders():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not broken:  # the data sets could not be imported
         for line in _data():
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -87,7 +90,7 @@ def _needed() -> list[tuple[Requirement, str]]:
 def _install(missing: list[Requirement], extra: str = "") -> str:
     """The command that installs what is missing, in a clone in the course's own versions."""
     pip = f"{Path(sys.executable).name} -m pip install"
-    if (ROOT / "constraints.txt").is_file():
+    if (places.ROOT / "constraints.txt").is_file():
         bare = f", then {pip} -c constraints.txt --no-deps {BARE}" if extra == "course" else ""
         return f"{pip} -c constraints.txt -e " + (f'".[{extra}]"' if extra else ".") + bare
     return " ".join([pip, *(f'"{needed.name}{needed.specifier}"' for needed in missing)])
@@ -119,22 +122,35 @@ def _device() -> str:
     return f"CPU, {torch.get_num_threads()} threads (no CUDA device found)"
 
 
-def _data() -> list[str]:
-    from lessons.kit.data.download import ARCHIVES
-    from lessons.kit.data.real import CocoPanoptic, Nuclei, PennFudan, data_root
-
-    lines = [
-        "scenes   drawn on the fly, nothing to download",
-        f"real     looked for in {data_root()}",
+def _folders() -> list[str]:
+    my = places.my()
+    here = places.is_clone(places.ROOT)
+    return [
+        f"course   {places.ROOT}{'' if here else ': the package alone, without its notebooks'}",
+        f"my       {my}{'' if my.is_dir() else ': not there yet, lessons start 00 makes it'}",
     ]
-    for name, load in (
-        ("nuclei", lambda: Nuclei("all")),
-        ("pennfudan", PennFudan),
-        ("coco", CocoPanoptic),
-    ):
-        try:
-            lines.append(f"  {name:<10} {len(load())} images")
-        except LessonsError:
-            get = f"lessons download {name}" if name in ARCHIVES else "optional, unpacked to coco/"
-            lines.append(f"  {name:<10} not found: {get}")
+
+
+def _data() -> list[str]:
+    from lessons.kit.data.download import ARCHIVES, data_root
+    from lessons.kit.data.real import CocoPanoptic, Nuclei, PennFudan, coco_folder, coco_splits
+
+    root, splits = data_root(), coco_splits(coco_folder())
+    lines = ["scenes   drawn on the fly, nothing to download", f"real     looked for in {root}"]
+    for name, load in (("nuclei", Nuclei), ("pennfudan", PennFudan)):
+        get = f"not found: lessons download {name}"
+        there = (root / ARCHIVES[name].folder).exists()
+        lines.append(f"  {name:<10} {_count(lambda load=load: load('all')) if there else get}")
+    for split in splits:
+        lines.append(f"  coco       {_count(lambda split=split: CocoPanoptic(split))} in {split}")
+    if not splits:
+        lines.append("  coco       not found: optional, unpacked to coco/")
     return lines
+
+
+def _count(load: Callable[[], Sized]) -> str:
+    """How many images a data set has, or what is wrong with it."""
+    try:
+        return f"{len(load())} images"
+    except LessonsError as error:
+        return f"cannot be used: {error}"

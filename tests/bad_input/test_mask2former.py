@@ -71,9 +71,9 @@ def test_a_model_needs_points():
 
 def test_each_image_needs_its_segments():
     model, image = Mask2Former(8, 4, channels=16, heads=2), torch.zeros(3, 32, 32)
-    with pytest.raises(ValueError, match="segments must have 1 entries, not 0"):
+    with pytest.raises(ValueError, match="segments of 0 images for 1 images"):
         model([image], [])
-    with pytest.raises(ValueError, match=r"image 0 is \(32, 32\), its masks are \(8, 8\)"):
+    with pytest.raises(ValueError, match="image 0 is 32×32 pixels, but its segments are 8×8"):
         model([image], [empty_segments((8, 8))])
 
 

@@ -113,9 +113,9 @@ def test_the_argument_is_named(call, message):
 def test_images_and_segments_fit():
     model = MaskFormer(4, 2, num_queries=2, channels=16, heads=2, hidden=16, decoder_layers=1)
     image = torch.zeros(3, 32, 40)
-    with pytest.raises(ValueError, match="segments must have 1 entries, not 2"):
+    with pytest.raises(ValueError, match="segments of 2 images for 1 images"):
         model([image], [TARGET, TARGET])
-    with pytest.raises(ValueError, match=r"image 0 is \(32, 40\), its masks are \(8, 8\)"):
+    with pytest.raises(ValueError, match="image 0 is 32×40 pixels, but its segments are 8×8"):
         model([image], [TARGET])
     with pytest.raises(ValueError, match="no images"):
         model.predict_panoptic([])

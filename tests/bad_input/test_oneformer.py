@@ -98,7 +98,7 @@ WRONG = {
     ),
     "segments of another size": (
         lambda: OneFormer(8, 4, **SMALL)([torch.zeros(3, 32, 32)], [ONE]),
-        r"image 0 is \(32, 32\), its masks are \(4, 4\)",
+        "image 0 is 32×32 pixels, but its segments are 4×4",
     ),
 }
 

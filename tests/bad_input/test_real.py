@@ -1,6 +1,8 @@
 """What a user is told when the real images are missing, broken or contradict one another."""
 
+import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lessons.kit.data.download import data_root, download
 from lessons.kit.data.real import CocoPanoptic, Nuclei, PennFudan
 from lessons.kit.errors import LessonsError
 
@@ -68,7 +71,7 @@ def nuclei(root):
 
 
 def pedestrians(root):
-    return PennFudan(root)[0]
+    return PennFudan("all", root)[0]
 
 
 def coco(root):
@@ -95,7 +98,7 @@ def test_nuclei_not_there(tmp_path):
 
 
 def test_pedestrians_not_there(tmp_path):
-    text = message(lambda: PennFudan(tmp_path))
+    text = message(lambda: PennFudan(root=tmp_path))
     assert str(tmp_path / "PennFudanPed") in text
     assert "`lessons download pennfudan`" in text and "54 MB" in text
     assert "https://www.cis.upenn.edu/~jshi/ped_html/PennFudanPed.zip" in text
@@ -133,7 +136,8 @@ def test_listed_nuclei_that_are_missing(root):
     splits = Path(__file__).parents[2] / "lessons" / "kit" / "data" / "nuclei.json"
     first = json.loads(splits.read_text())["test"][0]
     text = message(lambda: Nuclei("test", root))
-    assert first in text and "39 more are missing" in text
+    assert first in text and "lacks 40 of the 40 images of the split test" in text
+    assert "nuclei:all or nuclei:PATH" in text
 
 
 @pytest.mark.parametrize("file", [IMAGE, MASK, PEDESTRIAN, IDS, JPG, PNG])
@@ -184,10 +188,164 @@ def test_a_mask_of_another_size(root, file):
     assert str(root / file) in text and "6×4" in text and "4×6" in text
 
 
-def test_an_image_of_16_bits(root):
-    Image.fromarray(np.full((4, 6), 1000, dtype=np.uint16)).save(root / IMAGE)
+@pytest.mark.parametrize("file", [IMAGE, PEDESTRIAN, JPG, PNG])
+def test_an_image_of_16_bits(root, file):
+    values = np.full((4, 6), 1000, dtype=np.uint16)
+    Image.fromarray(values).save(root / file, format="PNG")
+    text = message(lambda: reader(file)(root))
+    assert str(root / file) in text and "more than 8 bits" in text and "save it with 8" in text
+
+
+@pytest.mark.parametrize("file", [IMAGE, PEDESTRIAN, JPG])
+def test_an_image_that_is_transparent_in_places(root, file):
+    values = np.full((4, 6, 4), 255)
+    values[2, 3, 3] = 254
+    Image.fromarray(values.astype(np.uint8)).save(root / file, format="PNG")
+    text = message(lambda: reader(file)(root))
+    assert f"{root / file} is transparent in places" in text
+
+
+def soft(mode="L"):
+    values = np.zeros((4, 6), dtype=np.uint8)
+    values[1:3, 1:3], values[1:3, 3] = 255, 120
+    image = Image.fromarray(values)
+    if mode != "alpha":
+        return image.convert(mode)
+    white = Image.new("RGBA", (6, 4), (255, 255, 255, 0))
+    white.putalpha(image)
+    return white
+
+
+def noisy():
+    values = np.zeros((4, 6), dtype=np.uint8)
+    values[:, 3:] = 255
+    buffer = io.BytesIO()
+    noise = Image.fromarray(np.kron(values, np.ones((9, 9), dtype=np.uint8)))
+    noise.crop((4, 0, 54, 36)).resize((6, 4)).save(buffer, format="JPEG", quality=5)
+    return Image.open(buffer)
+
+
+UNCLEAR = {
+    "a soft edge": (soft(), "has 3 values"),
+    "a soft edge in colour": (soft("RGB"), "has 3 values"),
+    "a soft edge of the alpha channel": (soft("alpha"), "has 3 degrees of transparency"),
+    "the noise of a JPEG": (noisy(), "values"),
+    "no background": (Image.fromarray(np.tile(np.uint8([1, 2, 1]), (4, 2))), "has 2 values"),
+    "ids": (Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6)), "has 24 values"),
+    "16-bit ids": (Image.fromarray(np.arange(24, dtype=np.uint16).reshape(4, 6)), "24 values"),
+    "nothing": (Image.new("RGBA", (6, 4), (255, 255, 255, 0)), "is wholly transparent"),
+}
+
+
+@pytest.mark.parametrize("mask, complaint", UNCLEAR.values(), ids=UNCLEAR.keys())
+def test_a_mask_that_is_not_clear_is_refused_by_name(root, mask, complaint):
+    mask.save(root / MASK, format="PNG")
     text = message(lambda: nuclei(root))
-    assert str(root / IMAGE) in text and "8 bits" in text
+    assert str(root / MASK) in text and complaint in text
+    if "transparent" not in complaint:
+        assert "a mask is 0 outside and has one value inside" in text
+
+
+@pytest.mark.parametrize("ending", [".tif", ".jpg", ".BMP", ".gif", ".jpeg", ".webp"])
+def test_a_mask_of_another_format_is_not_overlooked(root, ending):
+    other = (root / MASK).with_name("other" + ending)
+    other.write_bytes((root / MASK).read_bytes())
+    text = message(lambda: nuclei(root))
+    assert f"{other} is an image, but no .png" in text
+
+
+def test_an_orientation_of_the_image_alone_is_seen_by_its_size(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(root / IMAGE, exif=exif)
+    text = message(lambda: nuclei(root))
+    assert str(root / MASK) in text and "4×6" in text and "6×4" in text
+
+
+@pytest.mark.parametrize("file", [IMAGE, MASK, IDS, PNG])
+def test_a_folder_in_the_place_of_an_image(root, file):
+    (root / file).unlink()
+    (root / file).mkdir()
+    assert f"{root / file} cannot be read" in message(lambda: reader(file)(root))
+
+
+def test_a_link_to_nothing(root):
+    (root / IMAGE).unlink()
+    (root / IMAGE).symlink_to(root / "nowhere.png")
+    assert f"{root / IMAGE} is missing" in message(lambda: nuclei(root))
+
+
+@pytest.mark.parametrize("file", [IMAGE, MASK, PEDESTRIAN, IDS, JPG, PNG])
+def test_an_image_that_may_not_be_read(root, file, monkeypatch):
+    read_bytes = Path.read_bytes
+
+    def refuse(self):
+        if self == root / file:
+            raise PermissionError(13, "Permission denied", str(self))
+        return read_bytes(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    text = message(lambda: reader(file)(root))
+    assert f"{root / file} cannot be read as an image (Permission denied)" in text
+
+
+def test_no_advice_destroys_a_user_s_images(root):
+    """Neither where the original lies nor where something else does."""
+    (root / IMAGE).unlink()
+    (root / IDS).write_bytes(b"")
+    (root / JPG).write_bytes(b"")
+    texts = [message(lambda read=read: read(root)) for read in READ.values()]
+    texts.append(message(lambda: Nuclei("train", root)))
+    texts.append(message(lambda: nuclei(root / "nowhere")))
+    for text in texts:
+        assert not re.search("remove|delete|overwrite|rm ", text)
+    assert "with $LESSONS_DATA naming another folder `lessons download nuclei`" in texts[0]
+
+
+def test_ids_in_fractions(root):
+    Image.fromarray(np.ones((4, 6), dtype=np.float32)).save(root / IDS, format="TIFF")
+    text = message(lambda: pedestrians(root))
+    assert f"{root / IDS} is of fractions, not a map of ids" in text
+
+
+def test_a_folder_of_one_s_own(root, tmp_path):
+    text = message(lambda: Nuclei("all", folder=tmp_path / "cells"))
+    assert text.startswith(f"{tmp_path / 'cells'} is missing: a folder of nuclei has NAME/images/")
+    text = message(lambda: PennFudan("all", folder=root / "nuclei"))
+    assert f"{root / 'nuclei/PNGImages'} is missing: a folder of pennfudan has PNGImages/" in text
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "x.png").write_bytes((root / IMAGE).read_bytes())
+    text = message(lambda: Nuclei("all", folder=tmp_path / "flat"))
+    assert f"{tmp_path / 'flat'} has no folders of images in it" in text
+
+
+@pytest.mark.parametrize(
+    "said, complaint",
+    [
+        ("", "LESSONS_DATA is empty"),
+        ("  ", "LESSONS_DATA is empty"),
+        ('"/images"', "leave out what is around the path"),
+        ("'/images'", "leave out what is around the path"),
+        ("/images ", "leave out what is around the path"),
+        (" /images", "leave out what is around the path"),
+        ("images", "would be another folder in each program"),
+        ("../images", "would be another folder in each program"),
+        ("~nobody_of_this_name/images", "LESSONS_DATA is '~nobody_of_this_name/images'"),
+    ],
+)
+def test_a_data_root_that_cannot_be(said, complaint, monkeypatch):
+    monkeypatch.setenv("LESSONS_DATA", said)
+    for call in (data_root, Nuclei, PennFudan, CocoPanoptic, lambda: download("nuclei")):
+        text = message(call)
+        assert complaint in text and text.startswith("LESSONS_DATA is ")
+
+
+def test_a_data_root_that_is_a_file(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LESSONS_DATA", str(tmp_path / "file"))
+    assert message(Nuclei) == (
+        f"LESSONS_DATA is '{tmp_path / 'file'}', a file: name the folder of the images"
+    )
 
 
 def test_pedestrian_ids_in_colour(root):
@@ -213,14 +371,14 @@ def test_pedestrian_ids_in_colour(root):
 def test_a_folder_that_cannot_be_read(root, folder, state, monkeypatch):
     path = root / folder
     if state == "forbidden":  # chmod would not stop a test that runs as root
-        iterdir = Path.iterdir
+        listdir = os.listdir
 
-        def refuse(self):
-            if self == path:
-                raise PermissionError(13, "Permission denied", str(self))
-            return iterdir(self)
+        def refuse(folder):
+            if Path(folder) == path:
+                raise PermissionError(13, "Permission denied", str(folder))
+            return listdir(folder)
 
-        monkeypatch.setattr(Path, "iterdir", refuse)
+        monkeypatch.setattr(os, "listdir", refuse)
     else:
         shutil.rmtree(path)
         if state == "empty":
@@ -252,6 +410,50 @@ def test_a_corrupt_json(root, content):
     (root / JSON).write_bytes(content)
     text = message(lambda: coco(root))
     assert str(root / JSON) in text and "cannot be read as panoptic annotations" in text
+
+
+def change_json(root, change):
+    table = json.loads((root / JSON).read_text())
+    change(table)
+    (root / JSON).write_text(json.dumps(table))
+
+
+CONTRADICTIONS = {
+    "no annotations": (lambda t: t.pop("annotations"), "annotations, it has no annotations"),
+    "none of them": (lambda t: t.update(annotations=[]), "annotations, it has no annotations"),
+    "no images": (lambda t: t.update(images=[]), "annotations, it has no images"),
+    "no categories": (lambda t: t.update(categories=[]), "annotations, it has no categories"),
+    "an instances JSON": (
+        lambda t: t.update(annotations=[{"id": 1, "image_id": 1, "category_id": 1, "bbox": []}]),
+        "cannot be read as panoptic annotations, it has no segments_info",
+    ),
+    "another image": (lambda t: t["annotations"][0].update(image_id=5), "lists no image 5, which"),
+    "twice": (lambda t: t["annotations"].append(t["annotations"][0]), "two annotations of the"),
+    "two categories of an id": (
+        lambda t: t["categories"].append(t["categories"][0]),
+        "gives two categories one id",
+    ),
+}
+
+
+@pytest.mark.parametrize("change, complaint", CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
+def test_a_json_that_is_of_another_kind_or_not_whole(root, change, complaint):
+    change_json(root, change)
+    text = message(lambda: coco(root))
+    assert text.startswith(f"{root / JSON} ") and complaint in text
+
+
+def test_a_json_that_is_nested_without_end(root):
+    (root / JSON).write_text("[" * 100_000)
+    assert "cannot be read as panoptic annotations" in message(lambda: coco(root))
+
+
+def test_a_file_that_is_missing_in_a_folder_of_its_own(root):
+    change_json(root, lambda table: table["images"][0].update(file_name="sub/1.jpg"))
+    assert f"{root / 'coco/val2017/sub'} is missing" in message(lambda: coco(root))
+    (root / "coco/val2017/sub").mkdir()
+    (root / "coco/val2017/sub/2.jpg").touch()
+    assert f"{root / 'coco/val2017/sub/1.jpg'} is missing" in message(lambda: coco(root))
 
 
 def test_a_folder_in_the_place_of_the_json(root):
@@ -303,3 +505,20 @@ def test_a_json_that_contradicts_itself(root, segments, complaint):
 def test_a_slice_is_no_index(root):
     with pytest.raises(TypeError, match="slice"):
         Nuclei("all", root)[0:1]
+
+
+# The command line
+
+
+@pytest.mark.parametrize("said", ["", " ", '"/images"', "'~/images'", "/images "])
+@pytest.mark.parametrize("command", ["doctor", "download nuclei", "train mask_rcnn --data nuclei"])
+def test_a_data_root_that_cannot_be_is_one_line(lessons, monkeypatch, said, command):
+    monkeypatch.setenv("LESSONS_DATA", said)
+    code, _, errors = lessons(*command.split())
+    assert code == 1 and errors.count("\n") == 1
+    assert errors.startswith("lessons: LESSONS_DATA is ")
+
+
+def test_a_command_without_images_does_not_mind(lessons, monkeypatch):
+    monkeypatch.setenv("LESSONS_DATA", '"images"')
+    assert lessons("build", "--check")[0] == 0

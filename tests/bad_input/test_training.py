@@ -12,7 +12,7 @@ import torch
 from tiny_training import Tiny
 
 from lessons.kit import places, training
-from lessons.kit.data import named
+from lessons.kit.data import memory, named
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.errors import LessonsError
 from lessons.kit.training import Budget, budget, data_set, fit, recorded
@@ -74,7 +74,7 @@ def test_a_budget_that_does_not_exist(monkeypatch):
 # ---------------------------------------------------------------- data
 
 
-@pytest.mark.parametrize("name", ["", "sheep", "scenes:", "four_scenes:3", "Scenes", "nuclei:1"])
+@pytest.mark.parametrize("name", ["", "sheep", "scenes:", "four_scenes:3", "Scenes", "nuclei:"])
 def test_a_data_set_that_does_not_exist(name):
     text = message(data_set, name)
     assert text.startswith(f"{name!r} is no data set: choose scenes, scenes:SEED, four_scenes")
@@ -85,6 +85,58 @@ def test_a_data_set_that_does_not_exist(name):
 def test_a_seed_that_is_none(seed):
     text = message(data_set, f"scenes:{seed}")
     assert text == f"scenes:{seed}: a seed is a whole number, as in scenes:7"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32, 2**32 + 7])
+def test_a_seed_whose_scenes_are_those_of_a_split(seed):
+    text = message(data_set, f"scenes:{seed}", "validation")
+    assert text.startswith(f"scenes:{seed}: choose a seed from 2 to 4294967295, 0 is the scenes ")
+
+
+@pytest.mark.parametrize("kind", ["scenes", "nuclei", "pennfudan", "coco"])
+def test_what_is_measured_whole_cannot_be_trained_on(kind, monkeypatch):
+    monkeypatch.setitem(named._WHOLE, kind, lambda rest, size: Scenes(7, 3, size))
+    text = message(data_set, f"{kind}:7", "train")
+    assert f"{kind}:" in text and f"train on {kind}, or give fit() your own `train`" in text
+
+
+@pytest.mark.parametrize("kind", ["nuclei", "pennfudan", "coco"])
+def test_a_folder_that_is_not_there(kind, tmp_path):
+    text = message(data_set, f"{kind}:{tmp_path}/two words", "validation")
+    assert f"{tmp_path}/two words" in text and "missing" in text
+    text = message(data_set, f"{kind}:~nobody_of_this_name/x", "validation")
+    assert text.startswith(f"{kind}:~nobody_of_this_name/x: the path cannot be found (")
+
+
+@pytest.mark.parametrize("said", ["x", "-1", "1e3", "1.5", "1 GB", "²"])
+def test_a_room_for_images_that_is_no_number(said, monkeypatch):
+    monkeypatch.setenv("LESSONS_CACHE", said)
+    expected = f"LESSONS_CACHE is {said!r}: name the megabytes for images in memory, as in 1000"
+    assert message(memory.room) == expected
+
+
+class Listed(list):
+    categories = Scenes.categories
+
+
+NO_DATA = {
+    "a name": ("scenes", "train must be a sequence of samples with categories, not str"),
+    "a list": ([1, 2], "train must be a sequence of samples with categories, not list"),
+    "none": (Listed(), "train has no images"),
+}
+
+
+@pytest.mark.parametrize("images, expected", NO_DATA.values(), ids=NO_DATA.keys())
+def test_images_that_are_no_data_set(images, expected):
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        fit(tiny_training.recipe(), "test", train=images)
+
+
+def test_images_of_other_categories():
+    other = Listed(Scenes(7, 2, 32))
+    other.categories = Scenes.categories[::-1]
+    with pytest.raises(ValueError, match="^train and validation must have the same categories$"):
+        fit(tiny_training.recipe(), "test", validation=other)
 
 
 def test_a_split_and_a_size_that_cannot_be():
@@ -189,7 +241,7 @@ def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(checkpoint, kept):
     before = checkpoint.read_bytes()
     text = message(train, folder=checkpoint.parent)
     assert text.startswith(f"{checkpoint} cannot be read (")
-    assert text.endswith("): delete it to start anew")
+    assert text.endswith("): move it away to start anew")
     assert checkpoint.read_bytes() == before and os.listdir(checkpoint.parent) == [checkpoint.name]
 
 
@@ -222,7 +274,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(
         train(recipe, seed=seed, folder=checkpoint.parent)
     text = str(caught.value)
     assert text.startswith(f"{checkpoint} is of another run (") and "\n" not in text
-    assert text.endswith("): delete it to start anew")
+    assert text.endswith("): move it away to start anew")
     assert expected in text
     if "Tiny" not in expected:
         assert f"({expected})" in text  # and nothing that is the same
@@ -232,14 +284,16 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(
 def test_a_checkpoint_of_a_model_that_has_changed_since_is_refused(checkpoint):
     recipe = replace(tiny_training.recipe(), model=lambda: Tiny(width=6))
     text = message(train, recipe, folder=checkpoint.parent)
-    assert text == f"{checkpoint} is of a model with other weights: delete it to start anew"
+    assert text == f"{checkpoint} is of a model with other weights: move it away to start anew"
 
 
 # ---------------------------------------------------------------- records
 
 
 def test_a_record_that_is_not_there_or_damaged(folder):
-    assert message(recorded.read, "one") == ("there is no recorded run 'one', there is none")
+    expected = "there is no run 'one': lessons results lists them"
+    for call in (recorded.read, recorded.load_model, recorded.evaluate_again):
+        assert message(call, "one") == expected
     path = folder / "two/run.json"
     path.parent.mkdir()
     for text in ("", '{"scores": {', "[]", "{}", "3", '{"scores": {}}', '{"history": []}'):
@@ -247,9 +301,7 @@ def test_a_record_that_is_not_there_or_damaged(folder):
         assert message(recorded.read, "two").startswith(f"{path} is damaged: ")
     path.write_bytes(b"\xff\xfe")
     assert message(recorded.read, "two").startswith(f"{path} is damaged: ")
-    expected = "there is no recorded run 'one', there is two"
-    for call in (recorded.read, recorded.load_model, recorded.evaluate_again):
-        assert message(call, "one") == expected
+    assert message(recorded.read, "tow") == "there is no run 'tow', do you mean two?"
 
 
 NO_NAMES = ["", ".", "..", "a/b", "../a", "/a", "-a", "_a", ".a", "a b", "a\n", "ä", "a.b", "a\\b"]
@@ -317,15 +369,19 @@ COMMANDS = {
     "data": ("train mask_rcnn --data sheep", "'sheep' is no data set: choose scenes"),
     "images": ("train mask_rcnn --data pennfudan", "PennFudanPed"),
     "name": ("train tiny --as a/b", "'a/b' cannot name a run: "),
+    "nobody's name": ("train tiny --as my/", "'' cannot name a run: "),
+    "two ways": ("train tiny --again --resume", "--again begins anew, --resume goes on: choose"),
+    "nothing to resume": ("train tiny --resume", "my/tiny has no checkpoint to go on from: "),
+    "a user's": ("evaluate my/one", "there is no run 'my/one', do you mean one?"),
     "option": ("train tiny --set wings=2", "tiny cannot be made with {'wings': 2}: "),
     "no value": ("train tiny --set steps", "--set takes option=value, not 'steps'"),
     "no number": ("train tiny --set steps=many", "steps must be a whole number of at least 1"),
     "no truth": ("train tiny --set turn=no", "turn must be True or False, not 'no'"),
     "too small": ("train tiny --data four_scenes --set size=8", "four_scenes cannot be had: "),
-    "no record": ("evaluate nope", "there is no recorded run 'nope', there is one"),
+    "no record": ("evaluate nope", "there is no run 'nope': lessons results lists them"),
     "other data": ("evaluate one --data sheep", "'sheep' is no data set: choose scenes"),
     "no scenes": ("evaluate one --data four_scenes --seed 3", "only scenes have seeds"),
-    "no weights": ("evaluate one", "the recorded run one measured a claim and kept no weights"),
+    "no weights": ("evaluate one", "the run one kept no weights, only its scores"),
 }
 
 
@@ -341,6 +397,7 @@ def test_a_command_that_cannot_be_done_is_one_line(
     assert expected in error_of(*words.split())
     assert [path.name for path in folder.iterdir()] == ["one"]
     assert (folder / "one/run.json").read_text() == record
+    assert not any(path.is_file() for path in places.my().rglob("*"))
     checkpoints = Path(places.CHECKPOINTS)
     assert not any(path.is_file() for path in checkpoints.rglob("*"))
 
@@ -349,3 +406,8 @@ def test_a_damaged_record_is_named_by_results_too(error_of, folder):
     (folder / "one").mkdir()
     (folder / "one/run.json").write_text("{")
     assert error_of("results").startswith(f"{folder / 'one/run.json'} is damaged: ")
+    (folder / "one").rename(folder / "gone")
+    mine = places.my_runs() / "two"
+    mine.mkdir(parents=True)
+    (folder / "gone/run.json").rename(mine / "run.json")
+    assert error_of("results").startswith(f"{mine / 'run.json'} is damaged: ")

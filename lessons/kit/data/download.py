@@ -10,6 +10,7 @@ from pathlib import Path
 import pooch
 from requests import HTTPError, RequestException
 
+from lessons.kit import places
 from lessons.kit.errors import LessonsError
 
 pooch.get_logger().setLevel("WARNING")  # what is fetched, and from where, is said here
@@ -49,9 +50,33 @@ ARCHIVES = {
 
 
 def data_root() -> Path:
-    """The folder of the real images: `$LESSONS_DATA`, else `data/` at the root of the clone."""
-    chosen = os.environ.get("LESSONS_DATA")
-    return Path(chosen).expanduser() if chosen else Path(__file__).parents[3] / "data"
+    """The folder of the real images: `$LESSONS_DATA`, else `data/` at the root of the clone.
+
+    Where the package was installed without its clone, it is `data/` in the folder `places.my()`.
+    Raises LessonsError where the variable is empty or has quotation marks or blanks around its
+    path, is a file, or a relative path: that names another folder in a notebook, whose kernel
+    works where the notebook is. The command line makes it absolute for all that it starts.
+    """
+    home = (places.ROOT if places.is_clone(places.ROOT) else places.my()) / "data"
+    said = os.environ.get("LESSONS_DATA")
+    if said is None:
+        return home
+    if not said.strip():
+        raise LessonsError(f"LESSONS_DATA is empty: name a folder, or unset it to use {home}")
+    if said != said.strip() or said[0] in "\"'" or said[-1] in "\"'":
+        raise LessonsError(f"LESSONS_DATA is {said!r}: leave out what is around the path")
+    try:
+        root = Path(said).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise LessonsError(f"LESSONS_DATA is {said!r}: {error}") from None
+    if not root.is_absolute():
+        raise LessonsError(
+            f"LESSONS_DATA is {said!r}, which would be another folder in each program: name the "
+            "whole path"
+        )
+    if root.exists() and not root.is_dir():
+        raise LessonsError(f"LESSONS_DATA is {said!r}, a file: name the folder of the images")
+    return root
 
 
 def download(

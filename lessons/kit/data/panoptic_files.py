@@ -186,6 +186,7 @@ def _paint(
 
 def _save_png(path: Path, pixels: UInt[np.ndarray, "h w"]) -> None:
     rgb = pixels.view(np.uint8).reshape(*pixels.shape, 4)[..., :3]
+    path.parent.mkdir(parents=True, exist_ok=True)  # of a name such as sub/000001
     part = path.with_name(path.name + ".part")
     Image.fromarray(np.ascontiguousarray(rgb)).save(part, format="PNG")
     os.replace(part, path)

@@ -3,28 +3,43 @@
 Each is a sequence of `Sample` with `.categories`, things before stuff, and `.names`. Which
 images there are is read at construction; an image and its masks when they are asked for.
 Whatever is wrong with a file ends in a LessonsError that names it and never in half a sample.
+
+Images are read as a viewer shows them: grey, palette and CMYK become RGB, and an EXIF
+orientation is applied to image and mask alike. 16 bits and transparent pixels are refused.
 """
 
 import colorsys
-import io
 import json
 import operator
+import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, UInt8
-from PIL import Image
 from torch.nn import functional as F
 
 from lessons.kit.data import Category, Sample, Segments
 from lessons.kit.data.download import ARCHIVES, data_root
+from lessons.kit.data.files import (
+    listed,
+    must_have,
+    read_colors,
+    read_ids,
+    read_image,
+    read_mask,
+)
 from lessons.kit.data.panoptic_files import masks_of_ids
 from lessons.kit.errors import LessonsError
 
+NUCLEI_SPLITS: dict[str, list[str]] = json.loads(
+    Path(__file__).with_name("nuclei.json").read_text(encoding="utf-8")
+)
 _COCO_IMAGES = {"train2017": "train2017.zip (18 GB)", "val2017": "val2017.zip (1 GB)"}
 _COCO_MASKS = "panoptic_annotations_trainval2017.zip (821 MB)"
 
@@ -32,7 +47,7 @@ _COCO_MASKS = "panoptic_annotations_trainval2017.zip (821 MB)"
 class _NamedImages(Sequence[Sample]):
     """What the data sets share: images that have names and are read one at a time."""
 
-    names: list[str]
+    names: Sequence[str]
     categories: list[Category]
 
     def __len__(self) -> int:
@@ -51,34 +66,54 @@ class Nuclei(_NamedImages):
 
     One thing, "nucleus", and no stuff: the background is void. The splits "train" and "test"
     are the 160 and 40 fluorescence images, 256×256, that `nuclei.json` lists; "all" is every
-    image of `<root>/nuclei/stage1_train`, in the archive 670 of several kinds and sizes.
-    A pixel that two masks claim belongs to the mask whose file name comes first; a mask that
-    is left without a pixel is left out.
+    image of `<root>/nuclei/stage1_train`, in the archive 670 of several kinds and sizes, or of
+    any other `folder` that has NAME/images/NAME.png and NAME/masks/*.png for each image.
+
+    A mask is where its file is not black, or what is opaque in it; one of more than two values
+    (soft edges, noise, a map of ids) is refused. A pixel that two masks claim belongs to the
+    mask whose file name comes first; a mask that is left without a pixel is left out.
 
     Source: https://bbbc.broadinstitute.org/BBBC038, CC0. Raises LessonsError for a split that
     does not exist and for a file that is missing, cannot be read or has another size.
     """
 
-    def __init__(self, split: str = "train", root: Path | str | None = None):
-        splits = json.loads(Path(__file__).with_name("nuclei.json").read_text())
-        if split not in (*splits, "all"):
+    categories = [Category("nucleus", True, (230, 159, 0))]
+
+    def __init__(
+        self,
+        split: str = "train",
+        root: Path | str | None = None,
+        folder: Path | str | None = None,
+    ):
+        if split not in (*NUCLEI_SPLITS, "all"):
             raise LessonsError(f"Nuclei has no split {split!r}: use train, test or all")
-        self._folder = _unpacked("nuclei", root)
-        self._remedy = _again("nuclei", self._folder)
-        self.names = splits[split] if split != "all" else _list(self._folder, self._remedy)
-        _check(self._folder, self.names, self._remedy)
-        self.categories = [Category("nucleus", True, (230, 159, 0))]
+        layout = "NAME/images/NAME.png and NAME/masks/*.png for each image"
+        self._folder, self._remedy = _home("nuclei", root, folder, layout)
+        there = listed(self._folder, self._remedy)
+        if split != "all" and (absent := sorted(set(NUCLEI_SPLITS[split]).difference(there))):
+            raise LessonsError(
+                f"{self._folder} lacks {len(absent)} of the {len(NUCLEI_SPLITS[split])} images of "
+                f"the split {split}, as {absent[0]}: another set of nuclei is measured as "
+                f"nuclei:all or nuclei:PATH, and {_elsewhere('nuclei')}"
+            )
+        # Beside the images' folders there may be files, such as a table of labels.
+        self.names = NUCLEI_SPLITS[split] if split != "all" else self._folders(there)
+
+    def _folders(self, there: Sequence[str]) -> list[str]:
+        folders = [name for name in there if (self._folder / name).is_dir()]
+        if not folders:
+            raise LessonsError(f"{self._folder} has no folders of images in it: {self._remedy}")
+        return folders
 
     def read(self, name: str) -> Sample:
         """The image of this name; one segment for each nucleus, in order of the mask files."""
-        image = _pixels(self._folder / name / "images" / f"{name}.png", self._remedy, "RGB")
+        image = read_image(self._folder / name / "images" / f"{name}.png", self._remedy)
         folder = self._folder / name / "masks"
-        files = _list(folder, self._remedy, ".png")
+        files = listed(folder, self._remedy, ".png")
         masks = np.empty((len(files), *image.shape[:2]), dtype=bool)
         free = np.ones(image.shape[:2], dtype=bool)
         for mask, file in zip(masks, files, strict=True):
-            grey = _pixels(folder / file, self._remedy, "L", like=image)
-            np.logical_and(grey, free, out=mask)
+            np.logical_and(read_mask(folder / file, self._remedy, like=image), free, out=mask)
             free &= ~mask
         return _sample(image, masks[masks.any(axis=(1, 2))])
 
@@ -87,48 +122,70 @@ class PennFudan(_NamedImages):
     """Pedestrians in street scenes (Wang, Shi, Song & Shen, ACCV 2007): 170 images.
 
     One thing, "pedestrian", and no stuff: the background is void. Below `<root>/PennFudanPed`,
-    `PNGImages/<name>.png` has the image and `PedMasks/<name>_mask.png` a map of ids: 0 for the
-    background, 1 … n for the pedestrians.
+    or another `folder`, `PNGImages/<name>.png` has the image and `PedMasks/<name>_mask.png` a
+    map of ids: 0 for the background, 1 … n for the pedestrians. The split "test" is the 33
+    images whose number five divides (FudanPed00005, …, PennPed00095), "train" the other 137,
+    "all" every image.
 
     Source: https://www.cis.upenn.edu/~jshi/ped_html/, which states no licence. Raises
-    LessonsError for a file that is missing, cannot be read or has another size.
+    LessonsError for a split that does not exist and for a file that is missing, cannot be read
+    or has another size.
     """
 
-    def __init__(self, root: Path | str | None = None):
-        self._folder = _unpacked("pennfudan", root)
-        self._remedy = _again("pennfudan", self._folder)
-        images = _list(self._folder / "PNGImages", self._remedy, ".png")
-        self.names = [image.removesuffix(".png") for image in images]
-        masks = [f"{name}_mask.png" for name in self.names]
-        _check(self._folder / "PedMasks", masks, self._remedy)
-        self.categories = [Category("pedestrian", True, (0, 114, 178))]
+    categories = [Category("pedestrian", True, (0, 114, 178))]
+
+    def __init__(
+        self,
+        split: str = "train",
+        root: Path | str | None = None,
+        folder: Path | str | None = None,
+    ):
+        if split not in ("train", "test", "all"):
+            raise LessonsError(f"PennFudan has no split {split!r}: use train, test or all")
+        layout = "PNGImages/NAME.png and PedMasks/NAME_mask.png for each image"
+        self._folder, self._remedy = _home("pennfudan", root, folder, layout)
+        images = listed(self._folder / "PNGImages", self._remedy, ".png")
+        self._images = {image[: -len(".png")]: image for image in images}  # or .PNG
+        masks = [f"{name}_mask.png" for name in self._images]
+        must_have(self._folder / "PedMasks", masks, self._remedy)
+        self.names = [n for n in self._images if split in ("all", pennfudan_split(n))]
 
     def read(self, name: str) -> Sample:
         """The image of this name; one segment for each pedestrian, in order of the ids."""
-        image = _pixels(self._folder / "PNGImages" / f"{name}.png", self._remedy, "RGB")
+        image = read_image(self._folder / "PNGImages" / self._images[name], self._remedy)
         path = self._folder / "PedMasks" / f"{name}_mask.png"
-        ids = _pixels(path, self._remedy, like=image)
-        if ids.ndim != 2:
-            raise LessonsError(f"{path} is a colour image, not a map of ids: {self._remedy}")
+        ids = read_ids(path, self._remedy, like=image)
         return _sample(image, ids == np.unique(ids[ids > 0])[:, None, None])
+
+
+def pennfudan_split(name: str) -> str:
+    """The split of an image: "test" where five divides the number at the end of its name."""
+    number = re.search(r"[0-9]+$", name)
+    return "test" if number and int(number[0]) % 5 == 0 else "train"
 
 
 class CocoPanoptic(_NamedImages):
     """COCO 2017 with panoptic annotations (Lin et al. 2014, Kirillov et al. 2019).
 
-    In the official layout below `<root>/coco`: images in `<split>/`, segments in
-    `annotations/panoptic_<split>.json` and `annotations/panoptic_<split>/`. Categories are
-    all of the JSON's (80 things, then 53 stuff) in order of id; `category_ids` has the JSON's
-    id of each label. Crowds are marked, void pixels belong to no segment. The masks are the
-    PNG's, where a segment's id is R + 256·G + 65536·B; the JSON's areas and boxes are not read.
+    In the official layout below `<root>/coco`, or another `folder`: images in `<split>/`,
+    segments in `annotations/panoptic_<split>.json` and `annotations/panoptic_<split>/`.
+    Categories are all of the JSON's (80 things, then 53 stuff) in order of id; `category_ids`
+    has the JSON's id of each label. Crowds are marked, void pixels belong to no segment. The
+    masks are the PNG's, where a segment's id is R + 256·G + 65536·B; the JSON's areas and boxes
+    are not read. Images come in order of their ids and are named as their PNGs.
 
     Source: https://cocodataset.org, annotations CC BY 4.0, each image under its own licence.
     Raises LessonsError for a split that does not exist, for a file that is missing, cannot be
     read or has another size, and where the JSON and a PNG disagree.
     """
 
-    def __init__(self, split: str = "train2017", root: Path | str | None = None):
-        folder = (data_root() if root is None else Path(root)) / "coco"
+    def __init__(
+        self,
+        split: str = "train2017",
+        root: Path | str | None = None,
+        folder: Path | str | None = None,
+    ):
+        folder = Path(folder) if folder else coco_folder(root)
         self._remedy = (
             f"unpack {_COCO_IMAGES[split]} and {_COCO_MASKS}, with the zip for {split} that is "
             f"in it, from https://cocodataset.org/#download into {folder} or let $LESSONS_DATA "
@@ -139,50 +196,120 @@ class CocoPanoptic(_NamedImages):
         self._images = folder / split
         self._masks = folder / "annotations" / f"panoptic_{split}"
         self._json = self._masks.with_suffix(".json")
-        _check(self._json.parent, [self._json.name], self._remedy)
+        must_have(self._json.parent, [self._json.name], self._remedy)
         try:
-            self._read_json(json.loads(self._json.read_bytes()))
-        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
+            data = self._json.read_bytes()
+            text = data.decode(json.detect_encoding(data))
+            del data  # some hundred megabytes, which are not needed twice
+            self._keep(json.loads(text, object_hook=_as_rows))
+        except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, OSError) as error:
             raise LessonsError(
                 f"{self._json} cannot be read as panoptic annotations "
                 f"({type(error).__name__}: {error}): {self._remedy}"
             ) from error
-        _check(self._images, [image for image, _, _ in self._files.values()], self._remedy)
-        _check(self._masks, [png for _, png, _ in self._files.values()], self._remedy)
+        must_have(self._images, self._image_files.tolist(), self._remedy)
+        must_have(self._masks, self._png_files.tolist(), self._remedy)
 
-    def _read_json(self, table: dict) -> None:
+    def _keep(self, table: Mapping[str, Any]) -> None:
+        """What is needed of the JSON, in a few arrays: there may be 118,287 images."""
+        for key in ("categories", "images", "annotations"):
+            if not isinstance(table, dict) or not table.get(key):
+                self._refuse(f"cannot be read as panoptic annotations, it has no {key}")
         categories = sorted(table["categories"], key=lambda c: (not c["isthing"], c["id"]))
         self.category_ids = [category["id"] for category in categories]
+        if len(set(self.category_ids)) < len(self.category_ids):
+            self._refuse("gives two categories one id")
         self.categories = [
             Category(c["name"], bool(c["isthing"]), tuple(c.get("color", _color(c["id"]))))
             for c in categories
         ]
-        label_of = {id_: label for label, id_ in enumerate(self.category_ids)}
+        annotations = sorted(table["annotations"], key=lambda a: a["image_id"])
+        if not isinstance(annotations[0].get("segments_info"), np.ndarray):
+            self._refuse("cannot be read as panoptic annotations, it has no segments_info")
         image_of = {image["id"]: image["file_name"] for image in table["images"]}
-        self._files = {}  # by name: image, PNG, and id, label, iscrowd of each segment
-        for annotation in sorted(table["annotations"], key=lambda a: a["image_id"]):
-            png, segments = annotation["file_name"], annotation["segments_info"]
-            for segment in segments:
-                if segment["category_id"] not in label_of:
-                    raise LessonsError(
-                        f"{self._json} gives segment {segment['id']} of {png} the category "
-                        f"{segment['category_id']}, which its own list lacks: {self._remedy}"
-                    )
-            rows = [(s["id"], label_of[s["category_id"]], s["iscrowd"]) for s in segments]
-            rows = np.array(rows, dtype=np.int64).reshape(-1, 3)
-            self._files[Path(png).stem] = image_of[annotation["image_id"]], png, rows
-        self.names = list(self._files)
+        for annotation in annotations:
+            if annotation["image_id"] not in image_of:
+                self._refuse(f"lists no image {annotation['image_id']}, which it has segments of")
+        self._image_files = np.array([image_of[a["image_id"]] for a in annotations], dtype=str)
+        self._png_files = np.array([a["file_name"] for a in annotations], dtype=str)
+        self.names = [str(PurePosixPath(a["file_name"]).with_suffix("")) for a in annotations]
+        if len(set(self.names)) < len(self.names):
+            twice = Counter(self.names).most_common(1)[0][0]
+            self._refuse(f"has two annotations of the name {twice}")
+        # Of each segment the id, the label and whether it is a crowd, image after image.
+        self._rows = np.concatenate([a["segments_info"] for a in annotations])
+        self._first = np.cumsum([0] + [len(a["segments_info"]) for a in annotations])
+        ids = np.array(self.category_ids)
+        order = np.argsort(ids)
+        at = np.searchsorted(ids, self._rows[:, 1], sorter=order).clip(max=len(ids) - 1)
+        labels = order[at]
+        if (strange := np.flatnonzero(ids[labels] != self._rows[:, 1])).size:
+            segment, category, _ = self._rows[strange[0]]
+            png = self._png_files[np.searchsorted(self._first, strange[0], side="right") - 1]
+            self._refuse(
+                f"gives segment {segment} of {png} the category {category}, which its own list "
+                "lacks"
+            )
+        self._rows[:, 1] = labels
+
+    def _refuse(self, what: str) -> None:
+        raise LessonsError(f"{self._json} {what}: {self._remedy}")
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._read(range(len(self))[operator.index(index)])
 
     def read(self, name: str) -> Sample:
         """The image of this name; one segment for each of the JSON's, in its order."""
-        image_file, png, segments = self._files[name]
-        known, labels, crowd = segments.T
-        image = _pixels(self._images / image_file, self._remedy, "RGB")
-        rgb = _pixels(self._masks / png, self._remedy, "RGB", like=image)
-        masks, problem = masks_of_ids(rgb, known)
+        return self._read(self.names.index(name))
+
+    def _read(self, place: int) -> Sample:
+        known, labels, crowd = self._rows[self._first[place] : self._first[place + 1]].T
+        png = self._masks / str(self._png_files[place])
+        image = read_image(self._images / str(self._image_files[place]), self._remedy)
+        masks, problem = masks_of_ids(read_colors(png, self._remedy, like=image), known)
         if problem:
-            raise LessonsError(f"{self._json} {problem} {self._masks / png}: {self._remedy}")
-        return _sample(image, masks, labels, crowd)
+            raise LessonsError(f"{self._json} {problem} {png}: {self._remedy}")
+        return _sample(image, masks, labels.copy(), crowd)
+
+
+def _as_rows(entry: dict[str, Any]) -> dict[str, Any]:
+    """An object of the JSON; its segments become an array as soon as they are read."""
+    if isinstance(entry.get("segments_info"), list):
+        rows = [(s["id"], s["category_id"], s["iscrowd"]) for s in entry["segments_info"]]
+        entry["segments_info"] = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return entry
+
+
+def coco_folder(root: Path | str | None = None) -> Path:
+    """The folder with COCO's official layout, whether or not it is there."""
+    return (data_root() if root is None else Path(root)) / "coco"
+
+
+def coco_splits(folder: Path) -> list[str]:
+    """Those of train2017 and val2017 of which both images and panoptic annotations are there."""
+    return [
+        split
+        for split in _COCO_IMAGES
+        if (folder / split).is_dir()
+        and (folder / "annotations" / f"panoptic_{split}.json").exists()
+    ]
+
+
+class Chosen(Sequence[Sample]):
+    """Some images of a data set, by index: a split of its own."""
+
+    def __init__(self, source: Sequence[Sample], indices: Sequence[int]):
+        self.source, self.indices = source, np.array(indices, dtype=np.int64)
+        self.categories = source.categories
+        self.names = [source.names[index] for index in self.indices]
+        if hasattr(source, "category_ids"):
+            self.category_ids = source.category_ids
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.source[int(self.indices[operator.index(index)])]
 
 
 class Smaller(Sequence[Sample]):
@@ -232,68 +359,27 @@ def _sample(
     return Sample(pixels.float() / 255, segments)
 
 
-def _pixels(
-    path: Path, remedy: str, mode: str | None = None, like: np.ndarray | None = None
-) -> np.ndarray:
-    """The image's values, (h, w) or (h, w, c), in Pillow's `mode` or as they are stored.
+def _home(
+    name: str, root: Path | str | None, folder: Path | str | None, layout: str
+) -> tuple[Path, str]:
+    """A data set's folder, and what can be done where something in it is wrong.
 
-    Raises LessonsError where it cannot be read or has another height or width than `like`.
+    Raises LessonsError where it is missing.
     """
-    try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            image.verify()  # the checksums, which decoding does not look at
-        with Image.open(io.BytesIO(data)) as image:
-            if mode and image.mode[0] in "IF":  # which Pillow would clip to 8 bits
-                raise ValueError("it has more than 8 bits per channel")
-            values = np.array(image.convert(mode) if mode else image)
-    except FileNotFoundError as error:
-        raise LessonsError(f"{path} is missing: {remedy}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise LessonsError(f"{path} cannot be read as an image ({error}): {remedy}") from error
-    if like is not None and values.shape[:2] != like.shape[:2]:
-        (h, w), (height, width) = values.shape[:2], like.shape[:2]
-        raise LessonsError(f"{path} is {h}×{w} but its image is {height}×{width}: {remedy}")
-    return values
-
-
-def _list(folder: Path, remedy: str, suffix: str = "") -> list[str]:
-    """The names in the folder that end in `suffix`, sorted; hidden ones are left out."""
-    try:
-        names = [entry.name for entry in folder.iterdir() if entry.name.endswith(suffix)]
-    except FileNotFoundError as error:
-        raise LessonsError(f"{folder} is missing: {remedy}") from error
-    except OSError as error:
-        raise LessonsError(
-            f"{folder} cannot be read ({error.strerror}): make it a folder that you may read"
-        ) from error
-    names = sorted(name for name in names if not name.startswith("."))
-    if not names:
-        raise LessonsError(f"{folder} has no {suffix or 'images'} in it: {remedy}")
-    return names
-
-
-def _check(folder: Path, needed: Iterable[str], remedy: str) -> None:
-    """Raises LessonsError where one of the needed names is not in the folder."""
-    if absent := sorted(set(needed) - set(_list(folder, remedy))):
-        more = f" and {len(absent) - 1} more are" if len(absent) > 1 else " is"
-        raise LessonsError(f"{folder / absent[0]}{more} missing: {remedy}")
-
-
-def _unpacked(name: str, root: Path | str | None) -> Path:
-    """The folder of a data set that `lessons download` knows; LessonsError where it is missing."""
     archive = ARCHIVES[name]
-    folder = (data_root() if root is None else Path(root)) / archive.folder
-    remedy = (
-        f"run `lessons download {name}` (about {archive.megabytes} MB from {archive.url}) or let "
-        f"$LESSONS_DATA name the folder that has {archive.folder}"
-    )
-    _list(folder, remedy)
-    return folder
+    if folder is not None:
+        home, remedy = Path(folder), f"a folder of {name} has {layout}"
+        listed(home, remedy)
+        return home, remedy
+    home = (data_root() if root is None else Path(root)) / archive.folder
+    get = f"run `lessons download {name}` (about {archive.megabytes} MB from {archive.url}) or"
+    listed(home, f"{get} let $LESSONS_DATA name the folder that has {archive.folder}")
+    return home, _elsewhere(name)
 
 
-def _again(name: str, folder: Path) -> str:
-    return f"remove {folder} and run `lessons download {name}`"
+def _elsewhere(name: str) -> str:
+    """How to have the original beside what is there, which stays."""
+    return f"with $LESSONS_DATA naming another folder `lessons download {name}` gets the original"
 
 
 def _color(number: int) -> tuple[int, int, int]:

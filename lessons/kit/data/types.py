@@ -6,8 +6,8 @@ is never stored beside them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,11 @@ from torch import Tensor
 
 VOID = 255
 """The label of a pixel that belongs to no segment, in a semantic map."""
+
+INTEGERS = tuple(
+    getattr(torch, f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+)
+ROUNDING = 1e-3  # that an image's values may lie outside [0, 1]: resizing rounds
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,10 @@ class Segments:
     """n (class, mask) pairs of one image: the ground truth {(c_k, m_k)} or a prediction.
 
     `labels` are 0 … K−1, an index into the data set's categories. `scores` belong to
-    predictions, `is_crowd` (a group too dense to be told apart) to ground truth.
-    Raises ValueError where the fields do not have the same length n.
+    predictions, `is_crowd` (a group too dense to be told apart) to ground truth. Masks and
+    crowds of 0 and 1, as in COCO's files, become boolean; labels of any integer type, int64.
+    Raises ValueError, naming the field, for any other type or value, where the fields do not
+    have the same length n, and where they are on two devices.
     """
 
     masks: Bool[Tensor, "n h w"]
@@ -43,19 +50,33 @@ class Segments:
 
     def __post_init__(self):
         masks = self.masks
-        if not isinstance(masks, Tensor) or masks.ndim != 3 or masks.dtype != torch.bool:
+        kinds = (torch.bool, *INTEGERS)
+        if not isinstance(masks, Tensor) or masks.ndim != 3 or masks.dtype not in kinds:
             raise ValueError(
                 f"masks must be a boolean tensor of shape (n, h, w), not {_describe(masks)}"
             )
         for name in ("labels", "scores", "is_crowd"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, Tensor):
+            if value is None and name != "labels":
+                continue
+            if not isinstance(value, Tensor):
                 raise ValueError(f"{name} must be a tensor, not {_describe(value)}")
-            if value is not None and tuple(value.shape) != (len(masks),):
+            if tuple(value.shape) != (len(masks),):
                 raise ValueError(
                     f"{name} must have one entry for each of the {len(masks)} masks, "
                     f"not the shape {tuple(value.shape)}"
                 )
+            if value.device != masks.device:
+                raise ValueError(
+                    f"{name} must be on the masks' device, {masks.device}, not {value.device}"
+                )
+        if self.labels.dtype not in INTEGERS:
+            raise ValueError(f"labels must be integers, not {_kind(self.labels)}")
+        self.masks, self.labels = _yes_or_no("masks", masks), self.labels.long()
+        if self.scores is not None and not self.scores.is_floating_point():
+            raise ValueError(f"scores must be floating-point numbers, not {_kind(self.scores)}")
+        if self.is_crowd is not None:
+            self.is_crowd = _yes_or_no("is_crowd", self.is_crowd)
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -80,17 +101,16 @@ class Segments:
 class Sample:
     """One pair (x_i, y_i) of the training set D.
 
-    The segments are disjoint; a pixel of no segment is void. Raises ValueError where the
-    masks have another size than the image or overlap.
+    The segments are disjoint; a pixel of no segment is void. Raises ValueError for an image
+    that is none, where the masks have another size than the image, and where they overlap
+    (`flatten_overlaps` mends that).
     """
 
     image: Float[Tensor, "3 h w"]  # RGB in [0, 1]
     segments: Segments
 
     def __post_init__(self):
-        image = self.image
-        if not isinstance(image, Tensor) or image.ndim != 3 or len(image) != 3:
-            raise ValueError(f"image must be a tensor of shape (3, h, w), not {_describe(image)}")
+        check_images([self.image], "image")
         if self.segments.size != tuple(self.image.shape[1:]):
             raise ValueError(
                 f"the masks are {_by(self.segments.size)} pixels "
@@ -99,7 +119,8 @@ class Sample:
         shared = int((self.segments.masks.sum(0, dtype=torch.int16) > 1).sum())
         if shared:
             raise ValueError(
-                f"the segments of a sample must be disjoint, {shared} pixels are in two"
+                f"the segments of a sample must be disjoint, {shared} pixels are in two: "
+                "flatten_overlaps(segments) leaves each pixel to one"
             )
 
 
@@ -114,6 +135,39 @@ class DataSet(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def __iter__(self) -> Iterator[Sample]: ...
+
+
+def check_images(images: Any, name: str = "images[{}]", device: torch.device | None = None) -> None:
+    """Raises ValueError for the first that is no image: float RGB (3, h, w) in [0, 1].
+
+    `name` is what the message calls it, {} its place; `device` is where all have to be. Values
+    that a GPU holds are looked at only where no gradient is asked for: to look is to wait for
+    the GPU. A prediction waits anyway; a step of the training would lose time, and its samples
+    were checked before.
+    """
+    for i, image in enumerate(images):
+        if (
+            not isinstance(image, Tensor)
+            or image.ndim != 3
+            or len(image) != 3
+            or not image.numel()
+            or not image.is_floating_point()
+        ):
+            raise ValueError(
+                f"{name.format(i)} must be a float tensor (3, h, w) of RGB in [0, 1], "
+                f"not {_describe(image)}"
+            )
+        if device not in (None, image.device):
+            raise ValueError(
+                f"{name.format(i)} must be on the model's device, {device}, not {image.device}"
+            )
+    if torch.compiler.is_compiling() or not all(_can_look_at(image) for image in images):
+        return
+    ends = torch.stack([end for image in images for end in image.detach().aminmax()]).tolist()
+    for i, (low, high) in enumerate(zip(ends[::2], ends[1::2], strict=True)):
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # both are NaN where a value is
+            found = "NaN" if low != low else f"values from {low:.4g} to {high:.4g}"
+            raise ValueError(f"{name.format(i)} must be RGB in [0, 1], but has {found}")
 
 
 def empty_segments(size: tuple[int, int], with_scores: bool = False) -> Segments:
@@ -179,6 +233,25 @@ def semantic_map(segments: Segments) -> Int[Tensor, "h w"]:
     return classes
 
 
+def flatten_overlaps(segments: Segments, top: str = "smaller") -> Segments:
+    """The same segments without overlap: a pixel of several is left to the one on top.
+
+    That is the "smaller" one (what lies before a large thing is rarely as large; of equal ones
+    the later), or the "later" one of the list. The order stays; a segment that is left without
+    a pixel is dropped. Raises ValueError for another `top`.
+    """
+    if top not in ("smaller", "later"):
+        raise ValueError(f"top must be smaller or later, not {top!r}")
+    order = torch.arange(len(segments), device=segments.masks.device)
+    if top == "smaller":
+        order = areas(segments).argsort(descending=True, stable=True)
+    painted = torch.full(segments.size, -1, device=order.device)
+    for k in order.tolist():
+        painted[segments.masks[k]] = k
+    masks = painted == torch.arange(len(segments), device=order.device)[:, None, None]
+    return replace(segments, masks=masks)[masks.flatten(1).any(dim=1)]
+
+
 def _is_thing(segments: Segments, categories: Sequence[Category]) -> Bool[Tensor, "n"]:
     unknown = segments.labels[(segments.labels < 0) | (segments.labels >= len(categories))]
     if len(unknown):
@@ -190,11 +263,31 @@ def _is_thing(segments: Segments, categories: Sequence[Category]) -> Bool[Tensor
     return table.to(segments.labels.device)[segments.labels]
 
 
+def _yes_or_no(name: str, values: Tensor) -> Bool[Tensor, "*any"]:
+    """Boolean values, or integers that are 0 or 1, as boolean ones."""
+    if values.dtype == torch.bool:
+        return values
+    if values.dtype not in INTEGERS:
+        raise ValueError(f"{name} must be boolean, not {_kind(values)}")
+    wrong = values[(values != 0) & (values != 1)]
+    if len(wrong):
+        raise ValueError(f"{name} must be boolean, or 0 and 1, not {int(wrong[0])}")
+    return values.bool()
+
+
+def _can_look_at(image: Tensor) -> bool:
+    return image.device.type == "cpu" or (image.is_cuda and not torch.is_grad_enabled())
+
+
 def _by(size: Sequence[int]) -> str:
     return f"{size[0]}×{size[1]}"
 
 
 def _describe(value: object) -> str:
     if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+        return f"{_kind(value)} of shape {tuple(value.shape)}"
     return type(value).__name__
+
+
+def _kind(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")

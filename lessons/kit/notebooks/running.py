@@ -1,9 +1,11 @@
 """Run lessons from end to end: an executed notebook, an HTML page each, and an index."""
 
+import ast
 import html
 import math
 import os
 import queue
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,16 +19,20 @@ from jupyter_client.channels import AsyncZMQSocketChannel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
+from nbconvert.filters import strip_ansi
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from traitlets import Type
 
 from lessons.kit.errors import LessonsError
-from lessons.kit.notebooks.authoring import read_notebook
+from lessons.kit.notebooks.authoring import METADATA, read_notebook
 
 CELL_SECONDS = 600
 """A cell that takes longer has failed (a training cell has two minutes at the quick budget)."""
+
+KEPT = ("tags", "nbgrader", "lines_to_next_cell")
+"""The metadata of a cell that are an author's; the rest are an editor's."""
 
 # The lab template leaves out the alternative text that `draw.captioned` stores with a picture.
 PAGE = """{%- extends 'lab/index.html.j2' -%}
@@ -150,14 +156,26 @@ def execute(
 ) -> str | None:
     """Run a notebook's cells in place, working in `folder`; return what went wrong, or None.
 
-    What the kernel itself writes to its error stream goes into `log`, which is removed after
-    a good run.
+    What went wrong is one line: the cell by its number (from 1) and id, the exception and its
+    message, or, where it has none, the line that raised it (`assert ap50 >= 0.9`). Outputs of
+    an earlier run are gone, also behind a cell that failed. What the kernel itself writes to
+    its error stream goes into `log`, which is removed after a good run.
     """
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    running = 0
+
+    def start(cell_index, **_):
+        nonlocal running
+        running = cell_index
+
     client = NotebookClient(
         notebook,
         km=AsyncKernelManager(kernel_name="python3", client_class=f"{__name__}.WakefulClient"),
         timeout=CELL_SECONDS,
         resources={"metadata": {"path": str(folder)}},
+        on_cell_execute=start,
         on_cell_complete=advance,
         record_timing=False,
         coalesce_streams=True,  # else it depends on the kernel's pace how prints are grouped
@@ -168,22 +186,65 @@ def execute(
         try:
             client.execute(stderr=stream)
         except CellExecutionError as failure:
-            error = f"{failure.ename}: {failure.evalue}".splitlines()[0]
+            error = _in_one_line(failure, notebook)
         except CellTimeoutError:
-            error = f"a cell took longer than {CELL_SECONDS} s"
+            error = f"took longer than {CELL_SECONDS} s"
         except DeadKernelError:
             error = f"the kernel died (out of memory?), its last words are in {log.name}"
     if error is None:
         log.unlink()
-    return error
+        return None
+    return f"cell {running + 1} ({notebook.cells[running].get('id', 'no id')}): {error}"
+
+
+def _in_one_line(failure: CellExecutionError, notebook: nbformat.NotebookNode) -> str:
+    """An exception's name and the first line of its message, or else of what raised it."""
+    lines = [line.strip() for line in strip_ansi(failure.evalue).splitlines() if line.strip()]
+    message = lines[0] if lines else _raising_line(failure, notebook)
+    return f"{failure.ename}: {message}" if message else failure.ename
+
+
+def _raising_line(failure: CellExecutionError, notebook: nbformat.NotebookNode) -> str:
+    """The statement at which IPython's traceback points last, on one line; "" if at none."""
+    traceback = strip_ansi(failure.traceback)
+    arrows = list(re.finditer(r"^-+> (\d+) (.*)$", traceback, re.MULTILINE))
+    if not arrows:
+        return ""
+    number, shown = int(arrows[-1][1]), arrows[-1][2].strip()
+    heads = r"^(?:Cell In\[(\d+)\]|File (.+?):\d+, in )"
+    frames = re.findall(heads, traceback[: arrows[-1].start()], re.MULTILINE)
+    count, file = frames[-1] if frames else ("", "")
+    try:
+        if file:
+            source = Path(file).expanduser().read_text(encoding="utf-8")
+        else:
+            source = next(
+                c.source for c in notebook.cells if str(c.get("execution_count")) == count
+            )
+        tree = ast.parse(source)
+    except (OSError, ValueError, StopIteration, SyntaxError):  # a magic, say
+        return shown
+    statements = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt) and node.lineno <= number <= (node.end_lineno or 0)
+        if not hasattr(node, "body")
+    ]
+    if failure.ename == "AssertionError":
+        statements = [node for node in statements if isinstance(node, ast.Assert)]
+    if not statements:
+        return shown
+    text = ast.get_source_segment(source, statements[0]) or shown
+    return ast.unparse(statements[0]) if "\n" in text else text
 
 
 def save_outputs(root: Path, numbers: Sequence[str] = (), console: Console | None = None) -> None:
     """Run lessons and their solutions and keep the outputs in the notebooks themselves.
 
-    For authors: what readers see is what was run. Only outputs change; what differs from run
-    to run (times of execution, the state of widgets) is left out. A notebook that fails is
-    left as it was and named in a LessonsError.
+    For authors: what readers see is what was run. Texts stay as they are, in the form in which
+    `read_notebook` gives them; what differs from run to run (times of execution, the state of
+    widgets) and an editor's own metadata are left out. A notebook that fails is left as it was
+    and named in a LessonsError.
     """
     console = console or Console()
     (root / "build").mkdir(exist_ok=True)
@@ -196,10 +257,11 @@ def save_outputs(root: Path, numbers: Sequence[str] = (), console: Console | Non
             name = path.relative_to(root)
             if error:
                 raise LessonsError(f"{name} failed and is left as it was: {error}")
-            notebook.metadata.pop("widgets", None)
-            for output in (o for c in notebook.cells for o in c.get("outputs", ())):
-                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-            notebook.metadata["language_info"] = {"name": "python"}
+            notebook.metadata = nbformat.from_dict(METADATA)
+            for cell in notebook.cells:
+                cell.metadata = {k: v for k, v in cell.metadata.items() if k in KEPT}
+                for output in cell.get("outputs", ()):
+                    output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             part = path.with_name(path.name + ".part")
             nbformat.write(notebook, part)
             os.replace(part, path)

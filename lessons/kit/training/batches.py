@@ -4,6 +4,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from lessons.kit.data import DataSet, Sample
@@ -33,12 +35,12 @@ class Batches(Dataset):
 
     def _index(self, position: int) -> int:
         epoch, place = divmod(position, len(self.samples))
-        return _order(len(self.samples), self.seed, epoch)[place]
+        return int(_order(len(self.samples), self.seed, epoch)[place])
 
 
 @lru_cache(maxsize=4)
-def _order(count: int, seed: int, epoch: int) -> list[int]:
-    return torch.randperm(count, generator=_generator(seed, -1 - epoch)).tolist()
+def _order(count: int, seed: int, epoch: int) -> Int[Tensor, "count"]:
+    return torch.randperm(count, generator=_generator(seed, -1 - epoch))
 
 
 def augment(sample: Sample, plan: Budget, generator: torch.Generator) -> Sample:

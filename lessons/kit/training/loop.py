@@ -7,27 +7,28 @@ from (seed, t), so a run that was killed and resumed ends with the same numbers 
 not. Nothing here needs Jupyter.
 """
 
-import ast
 import math
-import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
-from lessons.kit.data import Sample
-from lessons.kit.data.named import data_set, workers
+from lessons.kit.data import DataSet, Sample
+from lessons.kit.data.memory import First, shared_by, start_worker, workers
+from lessons.kit.data.named import data_set
 from lessons.kit.errors import LessonsError
 from lessons.kit.training.batches import Batches, mixed
 from lessons.kit.training.measure import evaluate
+from lessons.kit.training.progress import Progress
 from lessons.kit.training.recipe import Budget, Recipe, budget
 
 
@@ -48,12 +49,15 @@ class Run:
     seconds: float  # of training, without the evaluations
     device: str
     peak_memory: int  # bytes: of the GPU's tensors, or of the process on a CPU
+    held_out: DataSet | None = None  # what was evaluated on
 
 
 def fit(
     recipe: Recipe,
     budget_name: str | None = None,
     *,
+    train: DataSet | None = None,
+    validation: DataSet | None = None,
     seed: int = 0,
     folder: Path | str | None = None,
     checkpoint_every: int = 200,
@@ -61,11 +65,17 @@ def fit(
 ) -> Run:
     """Train the recipe's model; the budget is LESSONS_BUDGET's where none is named.
 
-    With a `folder`, a checkpoint is written there every `checkpoint_every` steps, atomically,
-    and a run that finds one goes on from it. Raises LessonsError naming the term where a loss
-    or a gradient is no longer finite, and where the checkpoint is of another run. The caller's
-    random state is left as it was. Under `accelerate launch` or `torchrun` the processes share
-    each batch; the first of them evaluates, and its Run alone has scores.
+    `train` and `validation` are any data sets with the same categories; where one is None it is
+    the recipe's. The budget's `count` and `validated` limit them too. Real images that are read
+    as they are needed may be read by processes, beside a GPU. Raises ValueError for what is no
+    data set, has no images or other categories.
+
+    With a `folder`, a checkpoint is written there every `checkpoint_every` steps and every 20
+    seconds, atomically, and a run that finds one goes on from it. Raises LessonsError naming
+    the term where a loss or a gradient is no longer finite, and where the checkpoint is of
+    another run. The caller's random state is left as it was. Under `accelerate launch` or
+    `torchrun` the processes share each batch; the first of them evaluates, and its Run alone
+    has scores.
     """
     name = budget_name or budget()
     plan = recipe.budget(name)
@@ -79,15 +89,14 @@ def fit(
         raise LessonsError(f"checkpoint_every must be at least 1, not {checkpoint_every}")
     device = accelerator.device
     on_gpu = device.type == "cuda"
-    train = data_set(recipe.data, "train", plan.size, plan.count)
-    held_out = data_set(recipe.data, "validation", plan.size, plan.validated)
+    recipe, train, held_out = _images(recipe, plan, train, validation)
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.manual_seed(seed)
         model = recipe.model()
         optimizer = torch.optim.AdamW(parameter_groups(model, plan.weight_decay))
         model, optimizer = accelerator.prepare(model, optimizer)
         bare = accelerator.unwrap_model(model)
-        state = _Progress(Path(folder) if folder else None, recipe, plan, seed)
+        state = Progress(Path(folder) if folder else None, recipe, plan, seed)
         state.restore(bare, optimizer)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
@@ -121,19 +130,16 @@ def fit(
             state.note({**losses, "gradient": norm, "loss": loss}, look=not on_gpu)
             optimizer.step()
             evaluated = state.step in evaluation_steps(plan)
-            saved = state.folder is not None and (
-                state.step % checkpoint_every == 0 or state.step == plan.steps
-            )
-            if evaluated or saved or state.step % max(1, plan.steps // 100) == 0:
+            if evaluated or state.step % max(1, plan.steps // 100) == 0:
                 row = state.close_row(learning_rate(step, plan))
                 bar.set_postfix(loss=f"{row['loss']:.3f}")
             if evaluated and accelerator.is_main_process:
                 row["scores"] = evaluate(bare, held_out, recipe.metrics)
                 model.train()
                 state.clock = time.perf_counter()
-            if saved and accelerator.is_main_process:
+            if accelerator.is_main_process and state.is_to_be_saved(checkpoint_every, plan.steps):
                 state.save(bare, optimizer)
-            if evaluated or saved:
+            if evaluated:
                 accelerator.wait_for_everyone()
         bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return Run(
@@ -146,118 +152,33 @@ def fit(
         seconds=state.seconds,
         device=device_name(device),
         peak_memory=peak_memory(device),
+        held_out=held_out,
     )
 
 
-class _Progress:
-    """How far a run is: what is saved in its checkpoint, beside model and optimizer."""
-
-    def __init__(self, folder: Path | None, recipe: Recipe, plan: Budget, seed: int):
-        self.folder = folder
-        self.step, self.seconds = 0, 0.0
-        self.history: list[dict[str, Any]] = []
-        self.open_row: list[dict[str, Tensor]] = []
-        self.run = repr((recipe.system, recipe.data, dict(recipe.options), asdict(plan), seed))
-        self.clock = time.perf_counter()
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    def restore(self, model: nn.Module, optimizer: Any) -> None:
-        """Go on from the folder's checkpoint, if there is one."""
-        if self.folder is None:
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LessonsError(f"{self.folder} cannot be made: {error.strerror}") from None
-        if not self.path.exists():
-            return
-        try:
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            run = saved["run"]
-        except Exception as error:
-            raise LessonsError(
-                f"{self.path} cannot be read ({type(error).__name__}): delete it to start anew"
-            ) from None
-        if run != self.run:
-            raise LessonsError(
-                f"{self.path} is of another run ({_difference(run, self.run)}): "
-                "delete it to start anew"
-            )
-        try:
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-        except (RuntimeError, ValueError):
-            raise LessonsError(
-                f"{self.path} is of a model with other weights: delete it to start anew"
-            ) from None
-        self.step, self.seconds, self.history = saved["step"], saved["seconds"], saved["history"]
-
-    def save(self, model: nn.Module, optimizer: Any) -> None:
-        """Write the checkpoint whole or not at all."""
-        part = self.path.with_suffix(".part")
-        torch.save(
-            {
-                "run": self.run,
-                "step": self.step,
-                "seconds": self.seconds,
-                "history": self.history,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            },
-            part,
-        )
-        os.replace(part, self.path)
-
-    def note(self, terms: Mapping[str, Tensor], look: bool) -> None:
-        """Add a step's terms to the open row."""
-        self.open_row.append({name: value.detach().float() for name, value in terms.items()})
-        self.step += 1
-        if look:
-            self._must_be_finite(self.step, self.open_row[-1])
-
-    def close_row(self, rate: float) -> dict[str, Any]:
-        """The means of the open row's terms, as a new row of the history."""
-        first = self.step - len(self.open_row) + 1
-        for step, terms in enumerate(self.open_row, start=first):
-            self._must_be_finite(step, terms)
-        names = self.open_row[0]
-        now = time.perf_counter()
-        self.seconds, self.clock = self.seconds + now - self.clock, now
-        row = {"step": self.step, "seconds": self.seconds, "learning_rate": rate}
-        for name in names:
-            row[name] = float(torch.stack([terms[name] for terms in self.open_row]).mean())
-        self.history.append(row)
-        self.open_row = []
-        return row
-
-    def _must_be_finite(self, step: int, terms: Mapping[str, Tensor]) -> None:
-        for name, value in terms.items():
-            if not torch.isfinite(value):
-                what = "gradient's norm" if name == "gradient" else f"loss {name!r}"
-                raise LessonsError(
-                    f"training stopped: the {what} became {float(value)} in step {step}; "
-                    "a smaller learning rate often helps"
-                )
-
-
-def _difference(old: str, new: str) -> str:
-    """What differs between the `_Progress.run` of two runs: "seed is 1, not 0"."""
-    try:
-        runs = [ast.literal_eval(run) for run in (old, new)]
-    except (ValueError, SyntaxError):  # an option that is no number, text or list
-        return f"{old}, not {new}"
-    there, here = (
-        {"system": system, "data": data, **options, **plan, "seed": seed}
-        for system, data, options, plan, seed in runs
-    )
-    return ", ".join(
-        f"{name} is {there.get(name)!r}, not {here.get(name)!r}"
-        for name in there | here
-        if there.get(name) != here.get(name)
-    )
+def _images(
+    recipe: Recipe, plan: Budget, train: DataSet | None, validation: DataSet | None
+) -> tuple[Recipe, DataSet, DataSet]:
+    """What is trained and evaluated on, and the recipe, whose `data` says so."""
+    given = {"train": (train, plan.count), "validation": (validation, plan.validated)}
+    data, found = [], []
+    for split, (images, limit) in given.items():
+        if images is None:
+            found.append(data_set(recipe.data, split, plan.size, limit))
+            data.append(recipe.data)
+            continue
+        if not all(hasattr(images, name) for name in ("categories", "__len__", "__getitem__")):
+            kind = type(images).__name__
+            raise ValueError(f"{split} must be a sequence of samples with categories, not {kind}")
+        if len(images) == 0:
+            raise ValueError(f"{split} has no images")
+        found.append(First(images, limit))
+        data.append(f"{type(images).__name__} of {len(images)} images")
+    kinds = [[(c.name, c.is_thing) for c in images.categories] for images in found]
+    if kinds[0] != kinds[1]:
+        raise ValueError("train and validation must have the same categories")
+    name = data[0] if data[0] == data[1] else f"{data[0]}, held out {data[1]}"
+    return replace(recipe, data=name), *found
 
 
 def learning_rate(step: int, plan: Budget) -> float:
@@ -283,13 +204,40 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def _loader(batches: Batches, start: int, on_gpu: bool) -> Iterable[list[Sample]]:
-    """The batches from `start` on; beside a GPU, processes make them ready."""
-    return DataLoader(
-        Subset(batches, range(start, len(batches))),
+def _loader(batches: Batches, start: int, on_gpu: bool) -> Iterator[list[Sample]]:
+    """The batches from `start` on; beside a GPU, processes make them ready.
+
+    An image that cannot be read ends it with the same sentence, whichever process meets it.
+    """
+    count = workers() if on_gpu else 0
+    processes = (count + 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun
+    loader = DataLoader(
+        _Ready(Subset(batches, range(start, len(batches)))),
         batch_size=None,
-        num_workers=workers() if on_gpu else 0,
+        num_workers=count,
+        worker_init_fn=partial(start_worker, processes),
     )
+    with shared_by(processes):
+        for samples in loader:
+            if isinstance(samples, LessonsError):
+                raise samples
+            yield samples
+
+
+class _Ready(Dataset):
+    """Batches, or why one cannot be had: what a process raises, torch wraps in a traceback."""
+
+    def __init__(self, batches: Subset):
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> list[Sample] | LessonsError:
+        try:
+            return self.batches[index]
+        except LessonsError as error:
+            return LessonsError(str(error))
 
 
 def device_name(device: torch.device) -> str:

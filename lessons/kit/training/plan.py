@@ -2,20 +2,24 @@
 
 import ast
 import importlib
+import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from lessons.kit import places
 from lessons.kit.errors import LessonsError
-from lessons.kit.training.recipe import Budget, Recipe
+from lessons.kit.training.recipe import Budget, Recipe, differences
+
+Own = Recipe | Callable[..., Recipe] | None
+"""A notebook's own recipe, or the function that makes it; None for the package's."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is to be recorded, as runs.toml says it."""
+    """A run that is to be made, as runs.toml or the command line says it."""
 
     name: str
     system: str
@@ -27,12 +31,12 @@ class Plan:
     weights: bool = True
     title: str = ""  # what it is, for the table of the README
 
-    def recipe(self) -> Recipe:
-        """The lesson's recipe with this run's options and budget.
+    def recipe(self, own: Own = None) -> Recipe:
+        """The lesson's recipe, or a notebook's own, with this run's options and budget.
 
         Raises LessonsError naming the system, option or budget that does not exist.
         """
-        made = recipe_of(self.system, self.data, self.options or {})
+        made = recipe_of(self.system, self.data, self.options or {}, own)
         known = {entry.name for entry in fields(Budget)}
         for option in self.changes or {}:
             if option not in known:
@@ -40,8 +44,41 @@ class Plan:
         return made.with_budget(self.budget, **(self.changes or {}))
 
 
-def recipe_of(system: str, data: str, options: Mapping[str, Any]) -> Recipe:
-    """A lesson's recipe, found by its module's name; the model is built once to see that it can."""
+def recipe_of(system: str, data: str, options: Mapping[str, Any], own: Own = None) -> Recipe:
+    """A lesson's recipe, found by its module's name; the model is built once to see that it can.
+
+    With an `own` recipe, or the function that makes it, that one. Raises LessonsError where it
+    is of another system or data set, or has other options.
+    """
+    try:
+        made = own if isinstance(own, Recipe) else (own or _function_of(system))(data, **options)
+        if not isinstance(made, Recipe):
+            raise LessonsError(f"recipe must be a Recipe or make one, not a {type(made).__name__}")
+        if own:
+            _must_agree(made, system, data, options, whole=made is own)
+        made.model()
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        # Of a notebook's own code the reader wants to see the line that failed.
+        raise LessonsError(f"{system} cannot be made with {dict(options)}: {what}") from (
+            error if own else None
+        )
+    return made
+
+
+def _must_agree(made: Recipe, system: str, data: str, options: Mapping, whole: bool) -> None:
+    """Of a recipe that was made elsewhere, the `whole` of its options counts."""
+    said = {"system": system, "data": data, **options}
+    here = {"system": made.system, "data": made.data, **made.options}
+    if not whole:
+        here = {key: value for key, value in here.items() if key in said}
+    said, here = (json.loads(json.dumps(each, default=repr)) for each in (said, here))
+    if found := differences(here, said):
+        raise LessonsError(f"the recipe is not that of the run: {found}")
+
+
+def _function_of(system: str) -> Callable[..., Recipe]:
+    """The `recipe` of the lesson's module."""
     if not system.isidentifier() or system.startswith("_"):
         raise LessonsError(f"there is no system {system!r}: {systems_in_words()}")
     try:
@@ -52,13 +89,7 @@ def recipe_of(system: str, data: str, options: Mapping[str, Any]) -> Recipe:
         raise LessonsError(f"there is no system {system!r}: {systems_in_words()}") from None
     if not hasattr(module, "recipe"):
         raise LessonsError(f"{system} trains no model: {systems_in_words()}")
-    try:
-        made = module.recipe(data, **options)
-        made.model()
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        what = (str(error) or type(error).__name__).splitlines()[0]
-        raise LessonsError(f"{system} cannot be made with {dict(options)}: {what}") from None
-    return made
+    return module.recipe
 
 
 def systems_in_words() -> str:

@@ -115,3 +115,12 @@ class Recipe:
         if name not in self.budgets:
             raise LessonsError(f"{name!r} is no budget: choose one of {', '.join(self.budgets)}")
         return self.budgets[name]
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """The entries that are not the same, in words: "seed is 1, not 0"; "" where all are."""
+    return ", ".join(
+        f"{name} is {there.get(name)!r}, not {here.get(name)!r}"
+        for name in there | here
+        if there.get(name) != here.get(name)
+    )

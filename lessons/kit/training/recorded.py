@@ -1,17 +1,15 @@
-"""Recorded full runs: `lessons/recorded/NAME/` with run.json and, for most, small weights.
+"""Recorded runs: the course's in `lessons/recorded/NAME/`, a user's in `my/runs/NAME/`.
 
 A lesson shows the numbers of its recorded run and loads its weights, so that nobody needs a GPU
-to read it. `python -m lessons.kit.training.recorded` (`make recorded`) makes the runs of
-runs.toml that are missing or were made on a CPU; it needs neither Jupyter nor the command
-line's packages.
+to read it. `lessons record` (or `python -m lessons.kit.training.recorded`, which needs neither
+Jupyter nor the command line's packages) alone writes there: it makes the runs of runs.toml that
+are missing or were made on a CPU. What a user trains goes to `my/runs/` and is never replaced.
 """
 
-import math
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -19,31 +17,36 @@ from accelerate import PartialState
 from torch import nn
 
 from lessons.kit import places
-from lessons.kit.data.named import categories, data_set
+from lessons.kit.data.named import data_set
 from lessons.kit.errors import LessonsError
+from lessons.kit.training.again import Again, evaluate_again, evaluate_all
 from lessons.kit.training.loop import fit
-from lessons.kit.training.measure import evaluate
-from lessons.kit.training.plan import Plan, plan, plans, recipe_of
-from lessons.kit.training.recipe import Metric, budget
-from lessons.kit.training.store import (
-    LARGEST,
+from lessons.kit.training.plan import Own, Plan, plan, plans, recipe_of
+from lessons.kit.training.progress import checkpoint_in
+from lessons.kit.training.recipe import Budget, Recipe, budget, differences
+from lessons.kit.training.runs import (
     MAIN_SCORES,
-    VERSIONS,
+    MY,
     as_json,
     describe,
-    half,
+    find,
+    is_begun,
     is_cpu_run,
+    is_finished,
+    label,
     load_model,
-    must_be_small,
+    my_begun,
+    my_names,
     names,
     read,
     results_table,
-    write,
 )
+from lessons.kit.training.store import LARGEST, VERSIONS, half, keep, must_be_small, plain, write
 
 __all__ = [
     "LARGEST",
     "MAIN_SCORES",
+    "MY",
     "VERSIONS",
     "Again",
     "Plan",
@@ -51,23 +54,28 @@ __all__ = [
     "describe",
     "evaluate_again",
     "evaluate_all",
+    "find",
     "full_run",
     "is_cpu_run",
+    "label",
     "load_model",
     "main",
+    "my_begun",
+    "my_names",
     "names",
     "plan",
     "plans",
     "read",
     "recipe_of",
+    "record",
     "results_table",
     "train",
     "write",
 ]
 
 
-def train(wanted: Plan, progress: bool = True) -> dict[str, Any]:
-    """Do a run and record it; return what its run.json says.
+def record(wanted: Plan, progress: bool = True) -> dict[str, Any]:
+    """Do a run of the course and record it in lessons/recorded/; return what its run.json says.
 
     A run that was killed goes on from its checkpoint, in build/checkpoints/NAME. Raises
     LessonsError before the first step where the weights would be too large to be kept.
@@ -77,120 +85,101 @@ def train(wanted: Plan, progress: bool = True) -> dict[str, Any]:
         must_be_small(wanted.name, half(recipe.model()))
     checkpoints = places.CHECKPOINTS / wanted.name
     run = fit(recipe, wanted.budget, seed=wanted.seed, folder=checkpoints, progress=progress)
-    processes = PartialState()  # of accelerate: one of several writes
+    processes = _processes()
     if processes.is_main_process:
-        write(wanted.name, run, wanted.weights)
+        write(wanted.name, run, wanted.weights, places.RECORDED)
         shutil.rmtree(checkpoints, ignore_errors=True)
     processes.wait_for_everyone()
-    return read(wanted.name)
+    return read(wanted.name, places.RECORDED)
 
 
-def full_run(name: str) -> tuple[dict[str, Any], nn.Module]:
-    """The report and the model of a recorded run; where LESSONS_BUDGET is full, made anew first.
+def train(
+    wanted: Plan,
+    *,
+    again: bool = False,
+    resume: bool = False,
+    recipe: Own = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Do a run of the user's and keep it in my/runs/NAME; return what its run.json says.
 
-    It is what the "full training" cell of a lesson calls.
+    While it runs, its checkpoint is there too. A run that is there is never replaced: `resume`
+    goes on with one that was killed, `again` begins anew and gives the old one's folder another
+    name. Raises LessonsError where one of them is needed and where there is nothing to resume.
+    """
+    made, goal, name = wanted.recipe(recipe), places.my_runs() / wanted.name, MY + wanted.name
+    if again and resume:
+        raise LessonsError("--again begins anew, --resume goes on: choose one of them")
+    if is_finished(goal) and not again:
+        raise LessonsError(
+            f"{name} is there already, finished: give the new run a name (--as NAME), or keep the "
+            "old one beside it (--again)"
+        )
+    if is_begun(goal) and not (again or resume):
+        raise LessonsError(
+            f"{name} was begun and not finished: go on with it (--resume), or begin anew and keep "
+            "what there is beside it (--again)"
+        )
+    if resume and not is_begun(goal):
+        raise LessonsError(f"{name} has no checkpoint to go on from: train it without --resume")
+    processes = _processes()
+    if again and goal.exists():
+        _read_data(made, wanted.budget)  # what fails, fails before anything is moved
+        processes.wait_for_everyone()
+        if processes.is_main_process:
+            aside = places.put_aside(goal)
+            print(f"what there was is now {MY}{aside.name}", flush=True)
+        processes.wait_for_everyone()
+    run = fit(made, wanted.budget, seed=wanted.seed, folder=goal, progress=progress)
+    if processes.is_main_process:
+        keep(goal, run, wanted.weights)
+        checkpoint_in(goal).unlink(missing_ok=True)
+    processes.wait_for_everyone()
+    return read(name)
+
+
+def _processes() -> PartialState:
+    """The processes that share the training, one or several: accelerate's."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def _read_data(recipe: Recipe, name: str) -> None:
+    plan = recipe.budget(name)
+    data_set(recipe.data, "train", plan.size, plan.count)
+    data_set(recipe.data, "validation", plan.size, plan.validated)
+
+
+def full_run(name: str, recipe: Own = None) -> tuple[dict[str, Any], nn.Module]:
+    """The report and the model of a recorded run, or of the user's where LESSONS_BUDGET is full.
+
+    It is what the "full training" cell of a lesson calls. `recipe` is the notebook's own, with
+    which the model is built. The user's run is trained, or gone on with, if my/runs/NAME is not
+    there; one of other settings is put aside.
     """
     if budget() == "full":
-        train(plans()[name])
-    return read(name), load_model(name)
+        wanted, mine = plans()[name], MY + name
+        home = find(mine)
+        if not is_finished(home):
+            train(wanted, resume=is_begun(home), recipe=recipe)
+        elif found := differences(_settings(read(mine)), _settings_of(wanted, recipe)):
+            print(f"{mine} is another run: {found}")
+            train(wanted, again=True, recipe=recipe)
+        name = mine
+    return read(name), load_model(name, recipe=recipe)
 
 
-def evaluate_again(
-    name: str,
-    data: str | None = None,
-    seed: int | None = None,
-    count: int | None = None,
-    export: Path | str | None = None,
-) -> dict[str, Any]:
-    """The scores of a recorded system on the held-out split of a data set, its own if none.
-
-    `seed` asks for scenes that are of no split. `export` is a folder for what the system's
-    `predict_panoptic` says and for the ground truth, in COCO's panoptic format: panoptic.json
-    and ground_truth.json, each with a folder of PNGs. Raises LessonsError where the data set
-    has other categories than the one that the system was trained on, and where a system without
-    `predict_panoptic` is to be exported.
-    """
-    report = read(name)
-    data = data or report["data"]
-    if seed is not None:
-        if data != "scenes":
-            raise LessonsError(f"only scenes have seeds, {data} has none")
-        data = f"scenes:{seed}"
-    if categories(data) != categories(report["data"]):
-        raise LessonsError(f"{name} knows the categories of {report['data']}, {data} has others")
-    made = recipe_of(report["system"], report["data"], report["options"])
-    model = load_model(name)
-    metrics = made.metrics
-    if export is not None:
-        if not hasattr(model, "predict_panoptic"):
-            raise LessonsError(
-                f"{name} cannot be exported: {report['system']} has no predict_panoptic, so its "
-                "answers may overlap"
-            )
-        metrics = _exporting(metrics, Path(export), data)
-    if torch.cuda.is_available():
-        model = model.cuda()
-    return evaluate(model, data_set(data, "validation", report["size"], count), metrics)
+def _settings(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run.json says of how its run was made."""
+    told = ("system", "data", "options", "budget", "seed", *(f.name for f in fields(Budget)))
+    return {key: report[key] for key in told}
 
 
-@dataclass(frozen=True)
-class Again:
-    """A recorded run, measured again: its scores then and now, or why that could not be done."""
-
-    name: str
-    then: Mapping[str, float]
-    now: Mapping[str, float]
-    skipped: str = ""
-
-    def differences(self, tolerance: float = 1e-3) -> list[str]:
-        """The scores that are not the same, as "ap is 0.702, not 0.762"."""
-        found = []
-        for key in self.then.keys() | self.now.keys() if not self.skipped else ():
-            old, new = self.then.get(key, math.nan), self.now.get(key, math.nan)
-            both_nan = math.isnan(old) and math.isnan(new)
-            if not both_nan and not abs(old - new) <= tolerance:
-                found.append(f"{key} is {new:.4f}, not {old:.4f}")
-        return sorted(found)
-
-
-def evaluate_all(count: int | None = None) -> Iterator[Again]:
-    """Measure every recorded run that kept weights again, each on its own held-out split.
-
-    A run whose images are not at hand is skipped with the reason. Raises LessonsError, naming
-    the run, where its weights are not those of its run.json or no longer fit the lesson's model.
-    """
-    for name in names():
-        report = read(name)
-        if "weights" not in report:
-            continue
-        count_here = count or report["validated"]
-        then = {key: value for key, value in report["scores"].items() if key != "per_class"}
-        try:
-            data_set(report["data"], "validation", report["size"], count_here)
-        except LessonsError as error:
-            yield Again(name, then, {}, str(error))
-            continue
-        now = evaluate_again(name, count=count_here)
-        yield Again(name, then, {key: x for key, x in now.items() if key != "per_class"})
-
-
-def _exporting(metrics: Mapping[str, Metric], folder: Path, data: str) -> dict[str, Metric]:
-    """The same metrics; what measures the panoptic answers writes them first."""
-    from lessons.kit.data.panoptic_files import write_panoptic
-    from lessons.kit.data.real import CocoPanoptic
-
-    measure = metrics.get("predict_panoptic")
-
-    def write_and_measure(predictions, targets, kinds):
-        own: dict[str, Any] = {}
-        if data == "coco":  # so that the official annotations fit too
-            source = CocoPanoptic()
-            own = {"names": source.names[: len(targets)], "category_ids": source.category_ids}
-        write_panoptic(folder / "panoptic.json", predictions, kinds, **own)
-        write_panoptic(folder / "ground_truth.json", targets, kinds, **own)
-        return measure(predictions, targets, kinds) if measure else {}
-
-    return {**metrics, "predict_panoptic": write_and_measure}
+def _settings_of(wanted: Plan, recipe: Own) -> dict[str, Any]:
+    """The same of a run that is to be made."""
+    made = wanted.recipe(recipe)
+    own = {"system": made.system, "data": made.data, "options": made.options}
+    own |= {"budget": wanted.budget, "seed": wanted.seed, **asdict(made.budget(wanted.budget))}
+    return plain(own)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -206,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wanted = [n for n in known if n not in there or (better and is_cpu_run(read(n)))]
     for number, name in enumerate(wanted, start=1):
         print(f"{number}/{len(wanted)} {name}", flush=True)
-        report = train(known[name])
+        report = record(known[name])
         shown = {key: value for key, value in report["scores"].items() if key != "per_class"}
         numbers = ", ".join(f"{key} {value:.3f}" for key, value in shown.items())
         print(f"  {numbers}; {report['seconds']:.0f} s on {report['device']}", flush=True)
