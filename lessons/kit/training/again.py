@@ -100,9 +100,7 @@ def evaluate_all(count: int | None = None) -> Iterator[Again]:
         yield Again(name, then, {key: x for key, x in now.items() if key != "per_class"})
 
 
-def _exporting(
-    metrics: Mapping[str, Metric], folder: Path, images: DataSet
-) -> dict[str, Metric]:
+def _exporting(metrics: Mapping[str, Metric], folder: Path, images: DataSet) -> dict[str, Metric]:
     """The same metrics; what measures the panoptic answers writes them first."""
     from lessons.kit.data.panoptic_files import write_panoptic
 
