@@ -88,12 +88,15 @@ def _needed() -> list[tuple[Requirement, str]]:
 
 
 def _install(missing: list[Requirement], extra: str = "") -> str:
-    """The command that installs what is missing, in a clone in the course's own versions."""
+    """What installs the missing: in a clone its pins, elsewhere the core's packages by name."""
     pip = f"{Path(sys.executable).name} -m pip install"
-    if (places.ROOT / "constraints.txt").is_file():
-        bare = f", then {pip} -c constraints.txt --no-deps {BARE}" if extra == "course" else ""
-        return f"{pip} -c constraints.txt -e " + (f'".[{extra}]"' if extra else ".") + bare
-    return " ".join([pip, *(f'"{needed.name}{needed.specifier}"' for needed in missing)])
+    clone = places.is_clone(places.ROOT)
+    if not clone and not extra:
+        return " ".join([pip, *(f'"{needed.name}{needed.specifier}"' for needed in missing)])
+    line = f"{pip} -c constraints.txt -e " + (f'".[{extra}]"' if extra else ".")
+    if extra == "course":
+        line += f", then {pip} -c constraints.txt --no-deps {BARE}"
+    return line if clone else f"clone the course, and there {line}"
 
 
 def _state(needed: Requirement, extra: str) -> tuple[str, str]:
