@@ -16,6 +16,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lessons.kit import cli, doctor, places
+from lessons.kit.errors import LessonsError
 from lessons.kit.notebooks import copies
 
 COMMANDS = (
@@ -167,13 +168,17 @@ def test_run_runs_what_it_is_told_and_says_how_long_it_took(lessons, house, monk
     calls = []
     for name in ("run_lessons", "save_outputs"):
         monkeypatch.setattr(
-            running, name, lambda root, numbers, console, name=name: calls.append((name, numbers))
+            running, name, lambda *given, name=name: calls.append((name, *given[1:2], given[3]))
         )
-    for arguments in (["run"], ["run", "01", "3"], ["run", "--save", "01"]):
+    for arguments in (["run"], ["run", "01", "3", "--jobs", "3"], ["run", "--save", "01"]):
         code, printed, _ = lessons(*arguments)
         assert code == 0 and printed.startswith("lessons run took 0 s")
-    expected = [("run_lessons", ()), ("run_lessons", ["01", "3"]), ("save_outputs", ["01"])]
-    assert calls == expected
+    cores = os.cpu_count()
+    assert calls == [
+        ("run_lessons", (), cores),
+        ("run_lessons", ["01", "3"], 3),
+        ("save_outputs", ["01"], cores),
+    ]
 
 
 def test_a_notebook_that_cannot_be_read_cannot_be_run(lessons, house):
@@ -318,7 +323,7 @@ def test_a_lesson_that_cannot_be_read_or_written_leaves_everything_as_it_was(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(LessonsError, match="cannot be written: no space"):
         copies.start(house, "01", house / "my", again=True)
     assert files(house) == before
 

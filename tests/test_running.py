@@ -18,11 +18,10 @@ from rich.console import Console
 from tiny_notebooks import KERNEL, write_notebook
 
 from lessons.kit.errors import LessonsError
-from lessons.kit.notebooks import running
-from lessons.kit.notebooks.authoring import METADATA
+from lessons.kit.notebooks import executing
+from lessons.kit.notebooks.executing import WakefulChannel, execute
+from lessons.kit.notebooks.reading import METADATA
 from lessons.kit.notebooks.running import (
-    WakefulChannel,
-    execute,
     find_lessons,
     notebook_title,
     run_lessons,
@@ -114,8 +113,7 @@ def test_a_failing_lesson_is_named_and_does_not_stop_the_others(ran):
     root, message, printed = ran
     assert message == "2 of 3 lessons failed: 01_wolf, 03_dead"
     assert (
-        "failed 01_wolf.ipynb: cell 3 (cell-2): ValueError: masks are [h, w], not [/b] <w>\n"
-        in printed
+        "failed 01_wolf: cell 3 (cell-2): ValueError: masks are [h, w], not [/b] <w>\n" in printed
     )
     assert "3 lessons in" in printed and "build/index.html" in printed
     assert (root / "build/02_sheep.html").exists()
@@ -193,7 +191,7 @@ def test_only_the_lessons_that_are_asked_for_are_run(tmp_path):
         write(tmp_path, f"notebooks/{name}.ipynb", ["# One\n\nA lesson.", "1 + 1"])
     assert run_lessons(tmp_path, ["2"], quiet()) == tmp_path / "build/index.html"
     built = sorted(path.name for path in (tmp_path / "build").iterdir())
-    assert built == ["02_two.html", "02_two.ipynb", "index.html"]
+    assert built == [".lock", "02_two.html", "02_two.ipynb", "index.html", "runs.json"]
     assert "01_one" not in (tmp_path / "build/index.html").read_text()
 
 
@@ -232,7 +230,7 @@ def test_a_title_is_the_first_heading():
 
 
 def test_a_cell_that_takes_too_long_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "CELL_SECONDS", 1)
+    monkeypatch.setattr(executing, "CELL_SECONDS", 1)
     path = write(tmp_path, "notebooks/01_slow.ipynb", ["1", "import time\ntime.sleep(300)"])
     start = time.perf_counter()
     error = execute(read(path), path.parent, tmp_path / "log")

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import typer
 from rich.console import Console
 
-from lessons.kit import places
+from lessons.kit import guard, places
 from lessons.kit.errors import LessonsError
 
 app = typer.Typer(
@@ -38,12 +38,21 @@ def main() -> None:
     if os.environ.get("LESSONS_MY"):  # a kernel, which starts elsewhere, is told the whole path
         os.environ["LESSONS_MY"] = str(places.my())
     _settle_data()
+    guard.stop_on_signals()
     try:
         app()
     except LessonsError as error:
         # As it is: no colours of rich inside, no line breaks at the terminal's width.
         print(f"lessons: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in guard.NO_ROOM:
+            raise
+        print(f"lessons: {guard.in_words(error)}", file=sys.stderr)
+        sys.exit(1)
+    except guard.Stopped:
+        print("lessons: stopped", file=sys.stderr)
+        sys.exit(guard.INTERRUPTED)
 
 
 def _settle_data() -> None:
@@ -75,6 +84,9 @@ def run(
     save: Annotated[
         bool, typer.Option("--save", help="for authors: keep the outputs in the notebooks")
     ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="lessons side by side; the machine's cores if none")
+    ] = None,
 ) -> None:
     """Execute lessons into build/: notebooks with results, an HTML page each, an index."""
     from lessons.kit.notebooks import running
@@ -82,7 +94,7 @@ def run(
     start = time.perf_counter()
     try:
         go = running.save_outputs if save else running.run_lessons
-        go(course_root(), numbers or (), console)
+        go(course_root(), numbers or (), console, jobs or os.cpu_count() or 1)
     finally:
         console.print(f"lessons run took {time.perf_counter() - start:.0f} s")
 

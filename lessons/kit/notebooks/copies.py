@@ -10,7 +10,8 @@ from urllib.parse import quote, unquote
 import nbformat
 
 from lessons.kit.errors import LessonsError
-from lessons.kit.notebooks.authoring import read_notebook
+from lessons.kit.guard import write_whole
+from lessons.kit.notebooks.reading import read_notebook
 from lessons.kit.places import put_aside, shown
 
 # The targets of links and pictures: ](here), src="here", href="here" and [name]: here.
@@ -62,8 +63,8 @@ def _placed(text: str, goal: Path, again: bool) -> Copy:
     """Write a copy whole, where there is none yet or the one that is there is put aside."""
     if goal.exists() and not again:
         return Copy(goal, made=False)
-    part = goal.with_name(f".{goal.name}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
+    part = goal.with_name(f".{goal.name}.new")
+    write_whole(part, text)
     aside = put_aside(goal) if goal.exists() else None
     os.replace(part, goal)
     return Copy(goal, made=True, aside=aside)

@@ -1,35 +1,25 @@
 """Run lessons from end to end: an executed notebook, an HTML page each, and an index."""
 
-import ast
 import html
-import math
-import os
-import queue
-import re
+import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 import nbformat
 from jinja2 import DictLoader
-from jupyter_client import AsyncKernelClient, AsyncKernelManager
-from jupyter_client.channels import AsyncZMQSocketChannel
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
-from nbconvert.filters import strip_ansi
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from traitlets import Type
 
 from lessons.kit.errors import LessonsError
-from lessons.kit.notebooks.authoring import METADATA, read_notebook
-
-CELL_SECONDS = 600
-"""A cell that takes longer has failed (a training cell has two minutes at the quick budget)."""
+from lessons.kit.guard import held, write_whole
+from lessons.kit.notebooks.executing import execute, kill_kernels
+from lessons.kit.notebooks.reading import METADATA, read_notebook
 
 KEPT = ("tags", "nbgrader", "lines_to_next_cell")
 """The metadata of a cell that are an author's; the rest are an editor's."""
@@ -54,39 +44,15 @@ a { color: #0b62a4 } .failed { color: #a4330b; font-weight: 600 } footer { color
 """
 
 
-class WakefulChannel(AsyncZMQSocketChannel):
-    """A channel that looks for a message twice a second, whether or not it was woken.
-
-    nbclient sends a widget's answer on the socket on which it waits for a cell's reply. If
-    both meet, asyncio never learns that the reply has come, and the cell waits out its whole
-    limit (seen in every second run of a widget on a busy machine; nbclient issue 312).
-    """
-
-    async def get_msg(self, timeout: float | None = None) -> dict:
-        """The next message. Raises queue.Empty after `timeout` seconds; None waits for ever."""
-        end = math.inf if timeout is None else time.monotonic() + timeout
-        while True:
-            try:
-                return await super().get_msg(timeout=max(0, min(0.5, end - time.monotonic())))
-            except queue.Empty:
-                if time.monotonic() >= end:
-                    raise
-
-
-class WakefulClient(AsyncKernelClient):
-    """A kernel's client whose shell channel does not oversleep."""
-
-    shell_channel_class = Type(WakefulChannel)
-
-
 @dataclass
 class LessonRun:
     """What came of one lesson; `error` is None where it ran to its end."""
 
-    path: Path
+    name: str  # 03_roi_align
     title: str
     seconds: float
     error: str | None
+    when: str  # 2026-11-28 19:30
 
 
 def find_lessons(root: Path, numbers: Sequence[str] = ()) -> list[Path]:
@@ -99,173 +65,160 @@ def find_lessons(root: Path, numbers: Sequence[str] = ()) -> list[Path]:
     return [by_number[number.zfill(2)] for number in numbers] or paths
 
 
-def run_lessons(root: Path, numbers: Sequence[str] = (), console: Console | None = None) -> Path:
-    """Execute lessons in order into `root/build` and return the index's path.
+def run_lessons(
+    root: Path,
+    numbers: Sequence[str] = (),
+    console: Console | None = None,
+    jobs: int = 1,
+) -> Path:
+    """Execute lessons into `root/build`, `jobs` side by side, and return the index's path.
 
-    A lesson that fails does not stop the others; its page ends at the failing cell.
-    Raises LessonsError at the end, naming the lessons that failed.
+    Of several, each computes with one thread. A lesson that fails does not stop the others; its
+    page ends at the failing cell. The index is written after each lesson and lists all whose
+    pages lie there. Raises LessonsError at the end, naming the lessons that failed, and where
+    another command works in `root/build`; Stopped ends the kernels first.
     """
     console = console or Console()
     notebooks = [(path, read_notebook(path)) for path in find_lessons(root, numbers)]
-    build = root / "build"
-    build.mkdir(exist_ok=True)
-    runs = []
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("cells"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
-        for path, notebook in notebooks:
-            task = progress.add_task(path.stem, total=len(notebook.cells))
+    build, runs, begun = root / "build", [], time.perf_counter()
 
-            def advance(progress=progress, task=task, **_):
-                progress.advance(task)
+    def work(path: Path, notebook: nbformat.NotebookNode, advance: Callable) -> LessonRun:
+        return _run(path, notebook, build, advance, threads=1 if jobs > 1 else None)
 
-            runs.append(_run(path, notebook, build, advance))
-            progress.update(task, completed=len(notebook.cells))
-            if runs[-1].error:
-                error = escape(runs[-1].error)  # it may speak of shapes: [h, w]
-                console.print(f"[bold red]failed[/] {path.name}: {error}", highlight=False)
+    def done(run: LessonRun) -> None:
+        runs.append(run)
+        _write_index(build, run)
+        if run.error:
+            error = escape(run.error)  # it may speak of shapes: [h, w]
+            console.print(f"[bold red]failed[/] {run.name}: {error}", highlight=False)
+
+    with held(build):
+        _side_by_side(work, notebooks, jobs, console, done)
+    total = time.perf_counter() - begun
     index = build / "index.html"
-    index.write_text(_index_page(runs), encoding="utf-8")
-    total = sum(run.seconds for run in runs)
     console.print(f"{len(runs)} lessons in {total:.0f} s, the index: {index.relative_to(root)}")
-    failed = [run.path.stem for run in runs if run.error]
+    failed = sorted(run.name for run in runs if run.error)
     if failed:
         raise LessonsError(f"{len(failed)} of {len(runs)} lessons failed: {', '.join(failed)}")
     return index
 
 
-def _run(path: Path, notebook: nbformat.NotebookNode, build: Path, advance) -> LessonRun:
+def _side_by_side(
+    work: Callable,
+    notebooks: Sequence[tuple[Path, nbformat.NotebookNode]],
+    jobs: int,
+    console: Console,
+    done: Callable,
+) -> None:
+    """Call `work` for each notebook, `jobs` at a time, with a bar; `done` with each result.
+
+    The work is done in threads, so that this one hears Ctrl-C: then the kernels are ended, and
+    nothing more is begun.
+    """
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    progress = Progress(*columns, TextColumn("cells"), TimeElapsedColumn(), console=console)
+    with progress, ThreadPoolExecutor(jobs) as pool:
+        waiting: set[Future] = set()
+        try:
+            for path, notebook in notebooks:
+                task = progress.add_task(path.stem, total=len(notebook.cells), start=False)
+
+                def advance(task=task, **_):
+                    progress.advance(task)
+
+                def one(path=path, notebook=notebook, task=task, advance=advance):
+                    progress.start_task(task)
+                    result = work(path, notebook, advance)
+                    progress.update(task, completed=len(notebook.cells))
+                    progress.stop_task(task)
+                    return result
+
+                waiting.add(pool.submit(one))
+            while waiting:
+                ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    done(future.result())
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            while any(future.running() for future in waiting):
+                kill_kernels()  # again: one may just have been begun
+                wait(waiting, timeout=0.5)
+            raise
+
+
+def _run(
+    path: Path,
+    notebook: nbformat.NotebookNode,
+    build: Path,
+    advance: Callable,
+    threads: int | None,
+) -> LessonRun:
     start = time.perf_counter()
-    error = execute(notebook, path.parent, build / f"{path.stem}.log", advance)
+    error = execute(notebook, path.parent, build / f"{path.stem}.log", advance, threads)
     seconds = time.perf_counter() - start
-    nbformat.write(notebook, build / path.name)
+    write_whole(build / path.name, nbformat.writes(notebook) + "\n")
     page, _ = HTMLExporter(
         template_file="page.html.j2", extra_loaders=[DictLoader({"page.html.j2": PAGE})]
     ).from_notebook_node(notebook, {"metadata": {"name": notebook_title(notebook)}})
-    (build / f"{path.stem}.html").write_text(page, encoding="utf-8")
-    return LessonRun(path, notebook_title(notebook), seconds, error)
+    write_whole(build / f"{path.stem}.html", page)
+    when = f"{datetime.now():%Y-%m-%d %H:%M}"
+    return LessonRun(path.stem, notebook_title(notebook), round(seconds, 1), error, when)
 
 
-def execute(
-    notebook: nbformat.NotebookNode, folder: Path, log: Path, advance: Callable | None = None
-) -> str | None:
-    """Run a notebook's cells in place, working in `folder`; return what went wrong, or None.
-
-    What went wrong is one line: the cell by its number (from 1) and id, the exception and its
-    message, or, where it has none, the line that raised it (`assert ap50 >= 0.9`). Outputs of
-    an earlier run are gone, also behind a cell that failed. What the kernel itself writes to
-    its error stream goes into `log`, which is removed after a good run.
-    """
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    running = 0
-
-    def start(cell_index, **_):
-        nonlocal running
-        running = cell_index
-
-    client = NotebookClient(
-        notebook,
-        km=AsyncKernelManager(kernel_name="python3", client_class=f"{__name__}.WakefulClient"),
-        timeout=CELL_SECONDS,
-        resources={"metadata": {"path": str(folder)}},
-        on_cell_execute=start,
-        on_cell_complete=advance,
-        record_timing=False,
-        coalesce_streams=True,  # else it depends on the kernel's pace how prints are grouped
-    )
-    client.owns_km = True  # it shall shut the kernel down, a gigabyte, though it is handed one
-    error = None
-    with log.open("w", encoding="utf-8") as stream:
-        try:
-            client.execute(stderr=stream)
-        except CellExecutionError as failure:
-            error = _in_one_line(failure, notebook)
-        except CellTimeoutError:
-            error = f"took longer than {CELL_SECONDS} s"
-        except DeadKernelError:
-            error = f"the kernel died (out of memory?), its last words are in {log.name}"
-    if error is None:
-        log.unlink()
-        return None
-    return f"cell {running + 1} ({notebook.cells[running].get('id', 'no id')}): {error}"
-
-
-def _in_one_line(failure: CellExecutionError, notebook: nbformat.NotebookNode) -> str:
-    """An exception's name and the first line of its message, or else of what raised it."""
-    lines = [line.strip() for line in strip_ansi(failure.evalue).splitlines() if line.strip()]
-    message = lines[0] if lines else _raising_line(failure, notebook)
-    return f"{failure.ename}: {message}" if message else failure.ename
-
-
-def _raising_line(failure: CellExecutionError, notebook: nbformat.NotebookNode) -> str:
-    """The statement at which IPython's traceback points last, on one line; "" if at none."""
-    traceback = strip_ansi(failure.traceback)
-    arrows = list(re.finditer(r"^-+> (\d+) (.*)$", traceback, re.MULTILINE))
-    if not arrows:
-        return ""
-    number, shown = int(arrows[-1][1]), arrows[-1][2].strip()
-    heads = r"^(?:Cell In\[(\d+)\]|File (.+?):\d+, in )"
-    frames = re.findall(heads, traceback[: arrows[-1].start()], re.MULTILINE)
-    count, file = frames[-1] if frames else ("", "")
-    try:
-        if file:
-            source = Path(file).expanduser().read_text(encoding="utf-8")
-        else:
-            source = next(
-                c.source for c in notebook.cells if str(c.get("execution_count")) == count
-            )
-        tree = ast.parse(source)
-    except (OSError, ValueError, StopIteration, SyntaxError):  # a magic, say
-        return shown
-    statements = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.stmt) and node.lineno <= number <= (node.end_lineno or 0)
-        if not hasattr(node, "body")
-    ]
-    if failure.ename == "AssertionError":
-        statements = [node for node in statements if isinstance(node, ast.Assert)]
-    if not statements:
-        return shown
-    text = ast.get_source_segment(source, statements[0]) or shown
-    return ast.unparse(statements[0]) if "\n" in text else text
-
-
-def save_outputs(root: Path, numbers: Sequence[str] = (), console: Console | None = None) -> None:
+def save_outputs(
+    root: Path,
+    numbers: Sequence[str] = (),
+    console: Console | None = None,
+    jobs: int = 1,
+) -> None:
     """Run lessons and their solutions and keep the outputs in the notebooks themselves.
 
     For authors: what readers see is what was run. Texts stay as they are, in the form in which
     `read_notebook` gives them; what differs from run to run (times of execution, the state of
-    widgets) and an editor's own metadata are left out. A notebook that fails is left as it was
-    and named in a LessonsError.
+    widgets) and an editor's own metadata are left out. A notebook that fails, or that somebody
+    edited meanwhile, is left as it was and named in a LessonsError; the others are saved.
     """
-    console = console or Console()
-    (root / "build").mkdir(exist_ok=True)
-    for lesson in find_lessons(root, numbers):
-        for path in (lesson, root / "solutions" / lesson.name):
-            if not path.exists():
-                continue
-            notebook = read_notebook(path)
-            error = execute(notebook, path.parent, root / "build" / f"{path.stem}.log")
-            name = path.relative_to(root)
-            if error:
-                raise LessonsError(f"{name} failed and is left as it was: {error}")
-            notebook.metadata = nbformat.from_dict(METADATA)
-            for cell in notebook.cells:
-                cell.metadata = {k: v for k, v in cell.metadata.items() if k in KEPT}
-                for output in cell.get("outputs", ()):
-                    output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-            part = path.with_name(path.name + ".part")
-            nbformat.write(notebook, part)
-            os.replace(part, path)
+    console, build = console or Console(), root / "build"
+    paths = [
+        path
+        for lesson in find_lessons(root, numbers)
+        for path in (lesson, root / "solutions" / lesson.name)
+        if path.exists()
+    ]
+    read = {path: path.read_bytes() for path in paths}
+    problems = []
+
+    def work(path: Path, notebook: nbformat.NotebookNode, advance: Callable) -> tuple:
+        log = build / f"{path.parent.name}_{path.stem}.log"
+        threads = 1 if jobs > 1 else None
+        return path, notebook, execute(notebook, path.parent, log, advance, threads)
+
+    def done(result: tuple) -> None:
+        path, notebook, error = result
+        name = path.relative_to(root)
+        if error:
+            problems.append(f"{name} failed and is left as it was: {error}")
+        elif path.read_bytes() != read[path]:
+            problems.append(f"{name} was edited while it ran and is left as it is: run it again")
+        else:
+            write_whole(path, nbformat.writes(_without_noise(notebook)) + "\n")
             console.print(f"saved the outputs of {name}")
+
+    with held(build):
+        _side_by_side(work, [(path, read_notebook(path)) for path in paths], jobs, console, done)
+    if problems:
+        raise LessonsError("; ".join(sorted(problems)))
+
+
+def _without_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook without what differs from run to run and from editor to editor."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k in KEPT}
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    return notebook
 
 
 def notebook_title(notebook: nbformat.NotebookNode) -> str:
@@ -274,11 +227,26 @@ def notebook_title(notebook: nbformat.NotebookNode) -> str:
     return next((line.lstrip("# ").strip() for line in lines if line.startswith("# ")), "untitled")
 
 
+# ---------------------------------------------------------------- the index
+
+
+def _write_index(build: Path, run: LessonRun) -> None:
+    """The index of all lessons whose pages lie in `build`, this one among them."""
+    known = build / "runs.json"
+    try:
+        rows = {name: LessonRun(**row) for name, row in json.loads(known.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        rows = {}
+    rows[run.name] = run
+    rows = {name: rows[name] for name in sorted(rows) if (build / f"{name}.html").exists()}
+    write_whole(known, json.dumps({name: asdict(row) for name, row in rows.items()}, indent=1))
+    write_whole(build / "index.html", _index_page(list(rows.values())))
+
+
 def _index_page(runs: list[LessonRun]) -> str:
-    total = sum(run.seconds for run in runs)
     rows = "\n".join(
-        f'<tr><td>{run.path.name[:2]}</td><td><a href="{run.path.stem}.html">'
-        f'{html.escape(run.title)}</a></td><td class="time">{run.seconds:.1f} s</td>'
+        f'<tr><td>{run.name[:2]}</td><td><a href="{run.name}.html">{html.escape(run.title)}</a>'
+        f'</td><td>{run.when}</td><td class="time">{run.seconds:.1f} s</td>'
         + (
             f'<td class="failed">{html.escape(run.error)}</td></tr>'
             if run.error
@@ -290,9 +258,8 @@ def _index_page(runs: list[LessonRun]) -> str:
 <html lang="en"><head><meta charset="utf-8"><title>The lessons, run</title>
 <style>{INDEX_STYLE}</style></head><body>
 <h1>The lessons, run</h1>
-<table><tr><th></th><th>lesson</th><th>time</th><th>result</th></tr>
+<table><tr><th></th><th>lesson</th><th>when</th><th>time</th><th>result</th></tr>
 {rows}
 </table>
-<footer><p>{datetime.now():%Y-%m-%d %H:%M}, {total:.0f} s in all.</p></footer>
 </body></html>
 """

@@ -8,6 +8,7 @@ not. Nothing here needs Jupyter.
 """
 
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator

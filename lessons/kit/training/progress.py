@@ -4,6 +4,7 @@ import ast
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lessons.kit.errors import LessonsError
+from lessons.kit.guard import in_words
 from lessons.kit.training.recipe import Budget, Recipe, differences
 
 CHECKPOINT_SECONDS = 20
@@ -84,19 +86,26 @@ class Progress:
         self._look_at_open_row()
         self._tick()
         part = self.path.with_suffix(".part")
-        torch.save(
-            {
-                "run": self.run,
-                "step": self.step,
-                "seconds": self.seconds,
-                "history": self.history,
-                "open_row": [{k: v.cpu() for k, v in terms.items()} for terms in self.open_row],
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            },
-            part,
-        )
-        os.replace(part, self.path)
+        state = {
+            "run": self.run,
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+            "open_row": [{k: v.cpu() for k, v in terms.items()} for terms in self.open_row],
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        try:
+            torch.save(state, part)
+            os.replace(part, self.path)
+        except (OSError, RuntimeError) as error:  # torch's own, where a disk is full
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            why = in_words(error) if isinstance(error, OSError) else str(error).splitlines()[0]
+            raise LessonsError(
+                f"the checkpoint {self.path} of step {self.step} cannot be written ({why}); the "
+                "one before it is still there: make room and go on with --resume"
+            ) from error
         self.saved_at = time.perf_counter()
 
     def note(self, terms: Mapping[str, Tensor], look: bool) -> None:
