@@ -894,9 +894,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing_behind(house,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(
-        LessonsError, match="sheep.py cannot be written: the disk is full"
-    ):
+    with pytest.raises(LessonsError, match="sheep.py cannot be written: the disk is full"):
         build(house)
     assert list(house.rglob("*.part")) == []
 

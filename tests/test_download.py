@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from lessons.kit import places
 from lessons.kit.data.download import ARCHIVES, download
 from lessons.kit.data.real import Nuclei
 
@@ -87,6 +88,17 @@ def test_into_the_data_root(server, tmp_path, monkeypatch):
     monkeypatch.setenv("LESSONS_DATA", str(tmp_path / "new" / "folder"))
     download("nuclei", url=server.url)
     assert is_complete(tmp_path / "new" / "folder")
+
+
+def test_into_my_data_where_the_package_was_installed_without_its_clone(
+    server, tmp_path, monkeypatch
+):
+    for name in ("LESSONS_DATA", "LESSONS_MY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(places, "ROOT", tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    download("nuclei", url=server.url)
+    assert is_complete(tmp_path / "my" / "data") and [*tmp_path.iterdir()] == [tmp_path / "my"]
 
 
 def test_an_archive_with_a_top_folder_of_known_size(server, tmp_path, monkeypatch):

@@ -25,6 +25,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from lessons.kit import doctor, places
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -199,3 +201,32 @@ def test_the_doctor_names_what_each_extra_lacks():
     (line,) = [line for line in run.stdout.splitlines() if line.startswith("For the notebooks: ")]
     assert 'pip install -c constraints.txt -e ".[course]", then ' in line
     assert "pip install -c constraints.txt --no-deps panopticapi-lite" in line
+
+
+def test_the_doctor_outside_a_clone_names_packages_for_the_core_and_a_clone_for_the_rest(
+    lessons, monkeypatch, tmp_path
+):
+    def find(name):
+        if name in ("pooch", "jupyterlab", "pytest"):
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(doctor, "version", find)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    code, printed, errors = lessons("doctor")
+    assert code == 1 and errors.startswith("lessons: missing or broken: pooch; install with ")
+    assert errors.endswith('-m pip install "pooch>=1.8"\n')
+    for purpose, extra in (("the notebooks", "course"), ("make test", "test")):
+        (line,) = [line for line in printed.splitlines() if line.startswith(f"For {purpose}: ")]
+        assert "clone the course, and there " in line
+        assert f'-m pip install -c constraints.txt -e ".[{extra}]"' in line
+
+
+@pytest.mark.parametrize(
+    "python, state", [("3.13.5", "ok"), ("3.10.13", "too old"), ("3.14.1", "3.11, 3.12, 3.13")]
+)
+def test_the_doctor_knows_the_pythons(lessons, monkeypatch, python, state):
+    monkeypatch.setattr(doctor.platform, "python_version", lambda: python)
+    _, printed, _ = lessons("doctor")
+    (row,) = [line for line in printed.splitlines() if "│ Python " in line]
+    assert python in row and ">=3.11" in row and state in row
