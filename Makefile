@@ -42,20 +42,21 @@ mutants: .venv/test.stamp
 clean:
 	rm -rf .venv build
 
-# The package, what it needs, and this Python as the notebooks' kernel.
+# The package, what its notebooks need, and this Python as their kernel. panopticapi-lite comes
+# without its dependencies: it asks for a numpy below 2, and does not need it. A .venv whose
+# making failed half-way (Debian without python3-venv) is taken away again.
 .venv/run.stamp: $(NEEDS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	{ echo "$(PYTHON) is older than Python 3.11: name another one, as in make run PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || \
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+	{ echo "$(PYTHON) is not Python 3.11, 3.12, 3.13 or 3.14: name another one, as in make run PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
-	{ echo "no virtual environment could be made (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	{ rm -rf .venv; echo "no virtual environment could be made (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	@echo "Installing into .venv: about 5 GB with the default wheels of torch, two minutes on a fast line."
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[course]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps panopticapi-lite
 	@touch $@
 
-# kornia and panopticapi-lite are compared with, not used: without their dependencies,
-# which would pull in other versions of ours.
 .venv/test.stamp: .venv/run.stamp
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps kornia kornia-rs panopticapi-lite
 	@touch $@

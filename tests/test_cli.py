@@ -110,7 +110,10 @@ def test_a_package_without_its_notebooks_is_explained(lessons, tmp_path, monkeyp
     monkeypatch.setattr(places, "ROOT", tmp_path)
     code, _, errors = lessons("build")
     assert code == 1
-    assert f"{tmp_path} has no notebooks/" in errors and "pip install -e ." in errors
+    assert (
+        f"{tmp_path} has no notebooks/" in errors
+        and 'pip install -c constraints.txt -e ".[course]"' in errors
+    )
 
 
 # ---------------------------------------------------------------- build

@@ -70,7 +70,8 @@ def course_root() -> Path:
     """The clone's folder. Raises LessonsError where the package was installed without it."""
     if not places.is_clone(places.ROOT):
         raise LessonsError(
-            f"{places.ROOT} has no notebooks/: install from a clone with pip install -e ."
+            f"{places.ROOT} has no notebooks/: clone the course, and there "
+            'python -m pip install -c constraints.txt -e ".[course]"'
         )
     return places.ROOT
 

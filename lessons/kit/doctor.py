@@ -4,10 +4,11 @@ import importlib
 import platform
 import sys
 from collections.abc import Callable, Sized
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,7 +16,11 @@ from rich.table import Table
 from lessons.kit import places
 from lessons.kit.errors import LessonsError
 
-IMPORTED = {"pillow": "PIL"}  # where the package's name is not the module's
+BARE = "panopticapi-lite"  # the course's, too, and comes without its dependencies
+IMPORTED = {"pillow": "PIL", BARE: "panopticapi"}  # where the package's name is not the module's
+TESTED = "Programming Language :: Python :: "  # the classifiers that name the Pythons in use
+PURPOSES = {"": "", "course": "the notebooks", "test": "make test"}
+"""What each extra of pyproject.toml is needed for, "" being what is always needed."""
 
 
 def examine(console: Console | None = None) -> None:
@@ -24,17 +29,18 @@ def examine(console: Console | None = None) -> None:
     table = Table(title=f"Python {platform.python_version()} on {platform.platform()}")
     for heading in ("package", "installed", "needed", "state"):
         table.add_column(heading)
-    broken = []
-    for needed in map(Requirement, requires("lessons") or []):
-        if needed.marker and not needed.marker.evaluate({"extra": "test"}):
-            continue
-        optional = needed.marker is not None
-        found, state = _state(needed, optional)
-        if state != "ok" and not optional:
-            broken.append(needed.name)
-        colour = "green" if state == "ok" else "yellow" if optional else "red"
+    table.add_row("Python", platform.python_version(), *_python())
+    bad: dict[str, list[Requirement]] = {extra: [] for extra in PURPOSES}
+    for needed, extra in _needed():
+        # The rest builds on the core; what the tests compare with need not be loaded.
+        load = extra == "" or (extra == "course" and not bad[""])
+        found, state = _state(needed, extra, load)
+        if state != "ok":
+            bad[extra].append(needed)
+        colour = "green" if state == "ok" else "yellow" if extra else "red"
         table.add_row(needed.name, found, str(needed.specifier), f"[{colour}]{state}[/]")
     console.print(table)
+    broken = [needed.name for needed in bad[""]]
     if "torch" not in broken:
         console.print(f"device   {_device()}")
     for line in _folders():
@@ -42,27 +48,73 @@ def examine(console: Console | None = None) -> None:
     if not broken:  # the data sets could not be imported
         for line in _data():
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for extra in ("course", "test"):
+        if bad[extra]:
+            line = f"For {PURPOSES[extra]}: {_install(bad[extra], extra)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     if broken:
         raise LessonsError(
-            f"missing or broken: {', '.join(broken)}; install with "
-            f"{Path(sys.executable).name} -m pip install -c constraints.txt -e ."
+            f"missing or broken: {', '.join(broken)}; install with {_install(bad[''])}"
         )
-    console.print("All that the lessons need is here.")
+    console.print(f"All that the {'package needs' if bad['course'] else 'lessons need'} is here.")
 
 
-def _state(needed: Requirement, optional: bool) -> tuple[str, str]:
+def _python() -> tuple[str, str]:
+    """The Pythons that will do, and whether this one is among those that the course was run on."""
+    about = metadata("lessons")
+    this, needed = platform.python_version(), about["Requires-Python"]
+    if not SpecifierSet(needed).contains(this, prereleases=True):
+        return needed, "[red]too old[/]"
+    tested = [
+        name.removeprefix(TESTED)
+        for name in about.get_all("Classifier", [])
+        if name.startswith(TESTED)
+    ]
+    if this.rsplit(".", 1)[0] not in tested:
+        return needed, f"[yellow]the course was run on {', '.join(tested)}[/]"
+    return needed, "[green]ok[/]"
+
+
+def _needed() -> list[tuple[Requirement, str]]:
+    """Each package that is needed, and the extra of pyproject.toml that names it."""
+    found = []
+    for needed in map(Requirement, requires("lessons") or []):
+        if needed.name == "lessons":  # an extra that contains another
+            continue
+        marker = needed.marker
+        for extra in PURPOSES:
+            if marker is None or marker.evaluate({"extra": extra}):
+                found.append((needed, extra))
+                break
+    return [*found, (Requirement(BARE), "course")]
+
+
+def _install(missing: list[Requirement], extra: str = "") -> str:
+    """What installs the missing: in a clone its pins, elsewhere the core's packages by name."""
+    pip = f"{Path(sys.executable).name} -m pip install"
+    clone = places.is_clone(places.ROOT)
+    if not clone and not extra:
+        return " ".join([pip, *(f'"{needed.name}{needed.specifier}"' for needed in missing)])
+    line = f"{pip} -c constraints.txt -e " + (f'".[{extra}]"' if extra else ".")
+    if extra == "course":
+        line += f", then {pip} -c constraints.txt --no-deps {BARE}"
+    return line if clone else f"clone the course, and there {line}"
+
+
+def _state(needed: Requirement, extra: str, load: bool) -> tuple[str, str]:
+    only = f", only for {PURPOSES[extra]}" if extra else ""
     try:
         found = version(needed.name)
     except PackageNotFoundError:
-        return "–", "missing, only for make test" if optional else "missing"
+        return "–", f"missing{only}"
     if not needed.specifier.contains(found, prereleases=True):
-        return found, "too old"
-    if not optional:
+        return found, f"too old{only}"
+    if load:
         try:
             importlib.import_module(IMPORTED.get(needed.name, needed.name))
         except Exception as error:  # a broken pair of torch and torchvision raises many kinds
             first = (str(error) or type(error).__name__).strip().splitlines()[0]
-            return found, f"cannot be imported: {escape(first)}"
+            return found, f"cannot be imported{only}: {escape(first)}"
     return found, "ok"
 
 

@@ -135,9 +135,7 @@ def _formatted(text: str) -> str:
             capture_output=True,
         )
         if run.returncode:
-            raise LessonsError(
-                f"ruff failed (make test installs it): {run.stderr.decode().strip()}"
-            )
+            raise LessonsError(f"ruff failed (make run installs it): {run.stderr.decode().strip()}")
         text = run.stdout.decode()
     return text
 
