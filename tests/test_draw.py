@@ -427,7 +427,7 @@ def stored(figure):
 
 
 def as_drawn(figure, monkeypatch):
-    monkeypatch.setattr(draw, "STEP", 1)
+    monkeypatch.setattr(draw, "STEPS", (1, 1))
     try:
         return stored(figure)
     finally:
@@ -437,7 +437,7 @@ def as_drawn(figure, monkeypatch):
 def test_a_stored_picture_is_off_by_what_nobody_sees(scenes, monkeypatch):
     figure = draw.draw_grid([scenes[0], scenes[1]], scenes.categories)
     small, whole = stored(figure), as_drawn(figure, monkeypatch)
-    assert np.abs(small - whole).max() == draw.STEP // 2
+    assert np.abs(small - whole).max() == draw.STEPS[1] // 2
     assert np.abs((small - whole).mean(axis=(0, 1))).max() < 0.5  # neither darker nor lighter
 
 
@@ -459,7 +459,7 @@ def test_a_photograph_takes_a_quarter_less(scenes, monkeypatch):
     small = len(caption.png())
     monkeypatch.setattr(draw, "LARGE", 10**9)
     whole_size = len(caption.png())
-    monkeypatch.setattr(draw, "STEP", 1)
+    monkeypatch.setattr(draw, "STEPS", (1, 1))
     assert whole_size < 0.75 * len(caption.png())
     assert small < 0.85 * whole_size  # and fewer pixels, as it is a large one
 

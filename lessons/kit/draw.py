@@ -30,9 +30,9 @@ PALETTE = ("#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#0072B2", "#E69F00", "#0
 INK, PALE = "#222222", "#8A8A8A"
 LINE_STYLES = ("-", "--", "-.", ":")
 SHOWN = 90  # dots per inch of a picture as it is shown …
-DOTS_PER_INCH = 160, 120  # … and as it is stored, sharp on any screen; the second for one that
-LARGE = 200_000  # would take more bytes than this: many photographs
-STEP = 6  # stored channels are multiples of it: a photograph takes a quarter less
+DOTS_PER_INCH = 160, 120  # … and as it is stored, sharp on any screen …
+STEPS = 6, 8  # … with channels that are multiples of it, which nobody sees in a photograph
+LARGE = 200_000  # the second of both where the first takes more bytes than this
 FLAT = 1e-3  # a colour that covers this share of a picture means something and stays exact
 
 mpl.rcParams.update(
@@ -78,21 +78,21 @@ class captioned:  # noqa: N801 - reads as the verb it is at the end of a cell
         x, y = box.x0 / width, (box.y0 - 0.1) / height
         text = self.figure.text(x, y, lines, va="top", color="#555555", fontsize=9)
         try:
-            for self.dots in DOTS_PER_INCH:
-                picture = self._drawn()
+            for self.dots, step in zip(DOTS_PER_INCH, STEPS, strict=False):
+                picture = self._drawn(step)
                 if len(picture) <= LARGE:
                     break
         finally:
             text.remove()
         return picture
 
-    def _drawn(self) -> bytes:
-        """The picture at so many `dots` an inch."""
+    def _drawn(self, step: int) -> bytes:
+        """The picture at so many `dots` an inch, its channels in steps."""
         drawn = io.BytesIO()
         options = {"bbox_inches": "tight", "pad_inches": 0.08, "pil_kwargs": {"compress_level": 0}}
         self.figure.savefig(drawn, dpi=self.dots, **options)
         with Image.open(drawn) as picture:
-            pixels = _coarse(np.asarray(picture.convert("RGB")))
+            pixels = _coarse(np.asarray(picture.convert("RGB")), step)
         # The one is small for photographs, the other for plots; both take milliseconds.
         ways = zlib.Z_RLE, zlib.Z_DEFAULT_STRATEGY
         return min((_encoded(pixels, way, self.dots) for way in ways), key=len)
@@ -111,15 +111,15 @@ def _encoded(pixels: UInt8[np.ndarray, "h w 3"], way: int, dots: int) -> bytes:
     return stream.getvalue()
 
 
-def _coarse(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture with channels in steps, which nobody sees in a photograph; flat colours stay."""
+def _coarse(pixels: UInt8[np.ndarray, "h w 3"], step: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture with channels in steps; flat colours stay."""
     red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
     colours = (red << 16) | (green << 8) | blue
     sample = colours.ravel()[::7]
     values, counts = np.unique(sample, return_counts=True)
     flat = np.zeros(1 << 24, dtype=bool)
     flat[values[counts >= FLAT * len(sample)]] = True
-    steps = np.minimum((np.arange(256) + STEP // 2) // STEP * STEP, 255).astype(np.uint8)
+    steps = np.minimum((np.arange(256) + step // 2) // step * step, 255).astype(np.uint8)
     return np.where(flat[colours][..., None], pixels, steps[pixels])
 
 
