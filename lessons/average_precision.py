@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt64
+from jaxtyping import Bool, Float, Int, Integer, UInt64
 from torch import Tensor
 
 from lessons.kit.data import Category, Segments, is_crowd
@@ -34,7 +34,7 @@ def count_bits(words: UInt64[np.ndarray, "*n words"]) -> Int[np.ndarray, "*n"]:
 def packed_iou(
     predictions: UInt64[np.ndarray, "n words"],
     targets: UInt64[np.ndarray, "m words"],
-    is_crowd: Bool[Tensor, "m"] | None = None,
+    is_crowd: Bool[Tensor, "m"] | Integer[Tensor, "m"] | None = None,
 ) -> Float[Tensor, "n m"]:
     """`mask_iou` of masks that are packed already."""
     shape = len(predictions), len(targets)
@@ -51,7 +51,7 @@ def packed_iou(
 def mask_iou(
     predictions: Bool[Tensor, "n h w"],
     targets: Bool[Tensor, "m h w"],
-    is_crowd: Bool[Tensor, "m"] | None = None,
+    is_crowd: Bool[Tensor, "m"] | Integer[Tensor, "m"] | None = None,
 ) -> Float[Tensor, "n m"]:
     """Intersection over union of every predicted with every true mask, exact, in float64.
 
@@ -69,14 +69,15 @@ def mask_iou(
 def match_detections(
     iou: Float[Tensor, "d g"],
     thresholds: Float[Tensor, "t"],
-    ignored: Bool[Tensor, "*r g"] | None = None,
-    is_crowd: Bool[Tensor, "g"] | None = None,
+    ignored: Bool[Tensor, "*r g"] | Integer[Tensor, "*r g"] | None = None,
+    is_crowd: Bool[Tensor, "g"] | Integer[Tensor, "g"] | None = None,
 ) -> Int[Tensor, "*r t d"]:
     """The thing that each detection takes, or −1, by COCO's greedy rule (`evaluateImg`).
 
     Rows of `iou` are detections, best score first. Each takes the free thing of highest
     IoU ≥ threshold; of equal ones the last; an ignored one only if no other will do. A crowd
-    is never used up. `ignored` may have leading dimensions, each matched for itself.
+    is never used up. An IoU that is NaN is never enough. `ignored` may have leading dimensions,
+    each matched for itself.
     """
     num_detections, num_things = iou.shape
     if ignored is None:
@@ -89,14 +90,12 @@ def match_detections(
     # The steps are many and tiny, and there numpy is quicker than torch.
     overlap, crowd = iou.cpu().numpy(), is_crowd.bool().cpu().numpy()
     enough = overlap[:, None] >= thresholds.cpu().numpy()[:, None]  # d t g
-    bonus = (
-        2 * ~ignored.bool().cpu().numpy()[..., None, :]
-    )  # *r 1 g: one that counts beats any ignored
+    bonus = np.where(ignored.cpu().numpy(), 0, 2)[..., None, :]  # *r 1 g: those that count first
     free = np.ones((*matches.shape[:-1], num_things), dtype=bool)
     for d in enough.any(axis=(1, 2)).nonzero()[0]:
-        rank = (overlap[d] + bonus) * ((free | crowd) & enough[d])  # *r t g, 0: out of reach
+        rank = np.where((free | crowd) & enough[d], overlap[d] + bonus, -1)  # *r t g, −1: no
         best = num_things - 1 - rank[..., ::-1].argmax(-1)  # of equal ones the last
-        found = rank.max(-1) > 0
+        found = rank.max(-1) >= 0
         matches[..., d] = torch.from_numpy(np.where(found, best, -1))
         free &= ~(found[..., None] & (best[..., None] == np.arange(num_things)))  # now taken
     return matches
@@ -124,13 +123,14 @@ def average_precision(
 ) -> Float[Tensor, "*r"]:
     """Mean of the envelope's precision at the recalls 0, 0.01, …, 1 (pycocotools `accumulate`).
 
-    `precision` and `recall` are by rank; recall never falls. No detections give 0.
+    `precision` and `recall` are by rank; recall never falls. No detections give 0, no targets
+    (recall is NaN) give NaN.
     """
     envelope = precision.flip(-1).cummax(-1).values.flip(-1)
     readable = torch.cat([envelope, envelope.new_zeros(*envelope.shape[:-1], 1)], dim=-1)
     recalls = RECALLS.expand(*recall.shape[:-1], -1).contiguous()
     first = torch.searchsorted(recall.contiguous(), recalls)  # the first rank that gets there
-    return readable.gather(-1, first).mean(-1)
+    return readable.gather(-1, first).mean(-1).masked_fill(recall.isnan().any(-1), math.nan)
 
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
@@ -200,9 +200,11 @@ def evaluate_instances(
 
     Returns `ap`, `ap50`, `ap75` and `ap_RANGE` for each area range (in pixels, of the masks),
     and `per_class`, the same by name. NaN where there is nothing to average. Stuff is left
-    out on both sides. Raises ValueError, naming the image, for predictions without scores,
-    of another size, or with a label that is no category.
+    out on both sides. Raises ValueError for a threshold that is not in [0, 1] and, naming the
+    image, for predictions without scores, of another size, or with a label that is no category.
     """
+    if not all(0 <= threshold <= 1 for threshold in thresholds):
+        raise ValueError(f"thresholds must be in [0, 1], not {thresholds}")
     check_images(predictions, targets, len(categories))
     classes = [k for k, category in enumerate(categories) if category.is_thing]
     ranges = torch.tensor([(0, math.inf), *area_ranges.values()], dtype=torch.float64)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, Real
+from jaxtyping import Bool, Float, Int, Integer, Real
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,16 +39,17 @@ def box_iou(
 LARGEST_GROWTH = math.log(1000 / 16)
 
 
-def centres_and_sizes(boxes: Float[Tensor, "*n 4"]) -> tuple[Tensor, Tensor]:
-    """(x, y) of the centre and (width, height) of boxes, each (*n, 2)."""
+def centres_and_sizes(boxes: Real[Tensor, "*n 4"]) -> tuple[Tensor, Tensor]:
+    """(x, y) of the centre and (width, height) of boxes, each (*n, 2), in at least float32."""
+    boxes = in_full_precision(boxes)
     low, high = boxes[..., :2], boxes[..., 2:]
     size = high - low
     return low + 0.5 * size, size
 
 
 def encode_boxes(
-    boxes: Float[Tensor, "*n 4"],
-    anchors: Float[Tensor, "*#n 4"],
+    boxes: Real[Tensor, "*n 4"],
+    anchors: Real[Tensor, "*#n 4"],
     weights: Sequence[float] = (1, 1, 1, 1),
 ) -> Float[Tensor, "*n 4"]:
     """The way from each anchor to its box (torchvision's `BoxCoder.encode`).
@@ -58,12 +59,12 @@ def encode_boxes(
     """
     (centre, size), (start, scale) = centres_and_sizes(boxes), centres_and_sizes(anchors)
     moved, grown = (centre - start) / scale, torch.log(size / scale)
-    return torch.cat([moved, grown], dim=-1) * boxes.new_tensor(weights)
+    return torch.cat([moved, grown], dim=-1) * moved.new_tensor(weights)
 
 
 def decode_boxes(
-    deltas: Float[Tensor, "*n 4"],
-    anchors: Float[Tensor, "*#n 4"],
+    deltas: Real[Tensor, "*n 4"],
+    anchors: Real[Tensor, "*#n 4"],
     weights: Sequence[float] = (1, 1, 1, 1),
 ) -> Float[Tensor, "*n 4"]:
     """The boxes that `encode_boxes` would send to `deltas` (torchvision's `BoxCoder.decode`).
@@ -71,7 +72,7 @@ def decode_boxes(
     `anchors` may be broadcast, (n, 1, 4) to (n, k, 4). A side grows at most by exp(LARGEST_GROWTH).
     """
     start, scale = centres_and_sizes(anchors)
-    moved, grown = (deltas / deltas.new_tensor(weights)).split(2, dim=-1)
+    moved, grown = (deltas / scale.new_tensor(weights)).split(2, dim=-1)
     centre = moved * scale + start
     half = 0.5 * (grown.clamp(max=LARGEST_GROWTH).exp() * scale)
     return torch.cat([centre - half, centre + half], dim=-1)
@@ -128,13 +129,16 @@ def match_boxes(
     `foreground`; below `background` it is background. With `keep_best` the best boxes of each
     true one, all of equal IoU, are taken whatever the threshold: they take the true one that they
     themselves overlap most (torchvision's `Matcher` with `allow_low_quality_matches`; but a true
-    box that no box meets takes none).
+    box that no box meets takes none). Raises ValueError for NaN, and for background above
+    foreground.
     """
-    if background > foreground:
+    if not background <= foreground:
         raise ValueError(f"background {background} must not be above foreground {foreground}")
     if len(iou) == 0:
         return torch.full(iou.shape[1:], BACKGROUND, device=iou.device)
     best, favourite = iou.max(dim=0)
+    if best.isnan().any():
+        raise ValueError("iou holds NaN: a box is no box")
     matches = favourite.where(best >= foreground, NEITHER)
     matches = matches.where(best >= background, BACKGROUND)
     if keep_best and iou.shape[1]:
@@ -182,44 +186,45 @@ def survivors(overlaps: Bool[Tensor, "n n"]) -> Bool[Tensor, "n"]:
         alive = spared
 
 
-def largest_float(value: float) -> float:
-    """The largest float32 number that is not above `value`: IoU > both is the same question."""
-    nearest = torch.tensor(value, dtype=torch.float32)
+def largest_float(value: float, dtype: torch.dtype) -> float:
+    """The largest number of a type that is not above `value`: IoU > both is the same question."""
+    nearest = torch.tensor(value, dtype=dtype)
     below = torch.nextafter(nearest, nearest.new_tensor(-math.inf))
     return (nearest if nearest.item() <= value else below).item()
 
 
 def nms(
-    boxes: Float[Tensor, "n 4"],
-    scores: Float[Tensor, "n"],
+    boxes: Real[Tensor, "n 4"],
+    scores: Real[Tensor, "n"],
     iou_threshold: float,
-    groups: Int[Tensor, "n"] | None = None,
+    groups: Integer[Tensor, "n"] | None = None,
 ) -> Int[Tensor, "kept"]:
     """The boxes that no better kept box overlaps by more than the threshold, best first.
 
     Boxes of different `groups` (a class, a level, an image) do not suppress one another. Of
-    equal scores the first counts as better. Exactly torchvision's `nms` and `batched_nms` on a
-    CPU. Memory grows with n, not with n².
+    equal scores the first counts as better. Exactly torchvision's `nms` on a CPU, of each group:
+    a box that is NaN is kept and suppresses none. Memory grows with n, not with n².
     """
     if not len(boxes) == len(scores) == (len(scores) if groups is None else len(groups)):
         raise ValueError(f"{len(boxes)} boxes need as many scores and as many groups")
-    boxes, limit = in_full_precision(boxes), largest_float(iou_threshold)
+    boxes = in_full_precision(boxes)
+    limit = largest_float(iou_threshold, boxes.dtype)
     size = 512 if boxes.is_cuda else 128  # boxes decided in one step
 
     def overlap(a, b):
-        iou = box_iou(boxes[a], boxes[b])
-        return iou if groups is None else iou.mul_(groups[a, None] == groups[b])
+        close = box_iou(boxes[a], boxes[b]) > limit  # never where the IoU is NaN
+        return close if groups is None else close & (groups[a, None] == groups[b])
 
     order = scores.argsort(descending=True, stable=True)
     rest = order if groups is None else order[groups[order].argsort(stable=True)]
     kept = torch.zeros_like(scores, dtype=torch.bool)
     while len(rest):
         block, rest = rest[:size], rest[size:]
-        block = block[survivors(overlap(block, block) > limit)]
+        block = block[survivors(overlap(block, block))]
         kept[block] = True
         end = len(rest) if groups is None else int((groups[rest] <= groups[block[-1]]).sum())
         if end:  # the boxes that this step's can suppress
-            alive = ~(overlap(block, rest[:end]) > limit).any(dim=0)  # a NaN suppresses nothing
+            alive = ~overlap(block, rest[:end]).any(dim=0)
             rest = torch.cat([rest[:end][alive], rest[end:]])
     return order[kept[order]]
 
@@ -304,6 +309,11 @@ class ProposalSettings:
     proposals_eval: int = 100  # [1000]
     min_size: float = 1e-3  # a shorter side is no box, in pixels
     score_threshold: float = 0.0  # least probability of a proposal
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not value >= 0:
+                raise ValueError(f"{name} must be at least 0, not {value}")
 
     def counts(self, training: bool) -> tuple[int, int]:
         """How many candidates of a level and proposals of an image."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor
 
 from lessons.kit.data import Category, Segments, is_crowd
@@ -35,7 +35,7 @@ def panoptic_map(segments: Segments, called: str = "segments") -> Int[Tensor, "h
     return torch.from_numpy(ids)
 
 
-def ids_to_rgb(ids: Int[Tensor, "*b h w"]) -> UInt8[Tensor, "*b h w 3"]:
+def ids_to_rgb(ids: Integer[Tensor, "*b h w"]) -> UInt8[Tensor, "*b h w 3"]:
     """Ids as the three bytes of a colour, id = R + 256·G + 256²·B (COCO's panoptic PNG).
 
     Raises ValueError for an id that is not one of 0 … 256³ − 1, naming the image where there
@@ -65,7 +65,10 @@ def rgb_to_ids(rgb: UInt8[Tensor, "*b h w 3"]) -> Int[Tensor, "*b h w"]:
 
 
 def count_overlaps(
-    predicted: Int[Tensor, "h w"], true: Int[Tensor, "h w"], num_predicted: int, num_true: int
+    predicted: Integer[Tensor, "h w"],
+    true: Integer[Tensor, "h w"],
+    num_predicted: int,
+    num_true: int,
 ) -> Int[np.ndarray, "rows columns"]:
     """The pixels of each pair of ids: row i + 1 is predicted segment i, row 0 is none.
 
@@ -96,10 +99,10 @@ class Matches:
 
 
 def match_overlaps(
-    overlaps: Int[np.ndarray, "rows columns"],
-    predicted_labels: Int[np.ndarray, "p"],
-    true_labels: Int[np.ndarray, "g"],
-    is_crowd: Bool[np.ndarray, "g"],
+    overlaps: Integer[np.ndarray, "rows columns"],
+    predicted_labels: Integer[np.ndarray, "p"],
+    true_labels: Integer[np.ndarray, "g"],
+    is_crowd: Bool[np.ndarray, "g"] | Integer[np.ndarray, "g"],
 ) -> Matches:
     """Matches of one image from its table of overlaps (Kirillov et al. 2019; panopticapi).
 

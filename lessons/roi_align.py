@@ -4,42 +4,54 @@
 You turn a box of any size into a small grid of features that moves when the box moves.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 from torch.nn import functional as F
 
-Boxes = Float[Tensor, "n 5"] | Sequence[Float[Tensor, "_ 4"]]
+Boxes = Real[Tensor, "n 5"] | Sequence[Real[Tensor, "_ 4"]]
 
 
 def to_rois(
-    features: Float[Tensor, "b c h w"], boxes: Boxes, output_size: int | Sequence[int]
+    features: Float[Tensor, "b c h w"],
+    boxes: Boxes,
+    output_size: int | Sequence[int],
+    spatial_scale: float,
 ) -> tuple[Float[Tensor, "n 5"], int, int]:
     """All boxes as rows (image, x0, y0, x1, y1), and the output's height and width.
 
-    Raises ValueError where a shape, an image's index, a box or the output size cannot be right.
+    Raises ValueError where a type, a shape, an image's index, a box, the output size or the scale
+    cannot be right.
     """
     if features.ndim != 4 or 0 in features.shape[1:]:
         raise ValueError(f"features must be (b, c, h, w), not {tuple(features.shape)}")
+    if not features.is_floating_point():
+        raise ValueError(f"features must be floating-point, not {features.dtype}")
+    if not 0 < spatial_scale < math.inf:
+        raise ValueError(f"spatial_scale must be a positive number, not {spatial_scale}")
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"output_size must be one or two positive numbers, not {output_size}")
-    b = len(features)
-    rois = boxes
+    b, rois = features.shape[0], boxes
     if not isinstance(boxes, Tensor):
         if len(boxes) != b:
             raise ValueError(f"boxes has {len(boxes)} entries for {b} images")
         if any(box.ndim != 2 or box.shape[1] != 4 for box in boxes):
             raise ValueError("each entry of boxes must be (n, 4), x0 y0 x1 y1")
-        rows = [F.pad(box, (1, 0), value=i) for i, box in enumerate(boxes)]
+        rows = [
+            torch.cat([torch.full_like(box[:, :1], i, dtype=torch.float32), box], 1)
+            for i, box in enumerate(boxes)
+        ]
         rois = torch.cat(rows) if rows else features.new_zeros(0, 5)
     if rois.ndim != 2 or rois.shape[1] != 5:
         raise ValueError(f"boxes must be (n, 5), the image first, not {tuple(rois.shape)}")
     rois = rois.detach().to(torch.promote_types(rois.dtype, torch.float32))
-    wrong = ~(rois.isfinite().all(1) & (rois[:, 0] >= 0) & (rois[:, 0] < b))
+    places = (rois * spatial_scale).abs() < 1e18  # no NaN, and no sum of them overflows
+    wrong = ~(places.all(1) & (rois[:, 0] >= 0) & (rois[:, 0] < b))
     if wrong.any():
         raise ValueError(f"boxes holds {rois[wrong][0].tolist()}: no box in one of {b} images")
     return rois, *size
@@ -72,7 +84,10 @@ def cells_along(
 def merge_equal(
     low: Int[Tensor, "n bins s"], weights: Float[Tensor, "n bins s 2"], length: int
 ) -> tuple[Int[Tensor, "n bins k"], Float[Tensor, "n bins k"]]:
-    """The cells low and low + 1 of each sample, those that are equal as one entry."""
+    """The cells low and low + 1 of each sample, those that are equal as one entry.
+
+    An unused place has the cell of the first: a NaN elsewhere, times its weight 0, would be NaN.
+    """
     step = low.diff(dim=-1)  # to the next sample: the same two cells, one new cell, or two
     step = torch.where(step < 0, 2, step.clamp(max=2))
     place = F.pad(step, (1, 0)).cumsum(-1)
@@ -80,7 +95,7 @@ def merge_equal(
     cells = torch.stack([low, (low + 1).clamp(max=length - 1)], -1).flatten(2)
     k = int(place.max()) + 1 if len(place) else 1
     merged = weights.new_zeros(*place.shape[:2], k).scatter_add_(-1, place, weights.flatten(2))
-    return cells.new_zeros(merged.shape).scatter_(-1, place, cells), merged
+    return cells[..., :1].expand(merged.shape).scatter(-1, place, cells), merged
 
 
 def bags_of(
@@ -186,7 +201,7 @@ def roi_align(
     Equal to `torchvision.ops.roi_align`; but the boxes' values are looked at, so meta tensors and
     `torch.export` will not do. Raises ValueError as `to_rois` does.
     """
-    rois, ph, pw = to_rois(features, boxes, output_size)
+    rois, ph, pw = to_rois(features, boxes, output_size, spatial_scale)
     b, c, h, w = features.shape
     corners = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0)
     size = corners[:, 2:] - corners[:, :2]
@@ -216,6 +231,7 @@ class Largest(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, table, cells, starts, entries):
+        table = table.nan_to_num(-math.inf, math.inf, -math.inf)  # NaN is never the largest
         # As F.embedding_bag, which keeps to itself which cell was the largest. Mode 2: max.
         out, _, _, winner = torch.embedding_bag(table, cells, starts, False, 2)
         ctx.save_for_backward(winner, entries)
@@ -250,11 +266,12 @@ def roi_pool(
 ) -> Float[Tensor, "n c ph pw"]:
     """The maximum of the features in each of ph × pw bins of each box (Girshick 2015).
 
-    Corners are rounded to whole cells, bins are rounded outwards, an empty bin is 0.
+    Corners are rounded to whole cells, bins are rounded outwards, an empty bin is 0. NaN is
+    never the maximum: a bin of nothing else is −∞, where torchvision has −3.4e38.
     Equal to `torchvision.ops.roi_pool`; but the boxes' values are looked at, so meta tensors and
     `torch.export` will not do. Raises ValueError as `to_rois` does.
     """
-    rois, ph, pw = to_rois(features, boxes, output_size)
+    rois, ph, pw = to_rois(features, boxes, output_size, spatial_scale)
     b, c, h, w = features.shape
     exact = rois[:, 1:] * spatial_scale
     x0, y0, x1, y1 = (exact.trunc() + (2 * exact.frac()).trunc()).unbind(1)  # ½: away from 0

@@ -284,3 +284,27 @@ def test_crowds_of_0_and_1_are_crowds(dtype):
     iou, thresholds = torch.rand(6, 4), torch.tensor([0.3, 0.6])
     found = match_detections(iou, thresholds, crowd.to(dtype), crowd.to(dtype))
     assert found.equal(match_detections(iou, thresholds, crowd.bool(), crowd.bool()))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 6), st.integers(0, 8))
+@settings(max_examples=80, deadline=None)
+def test_an_iou_that_is_nan_is_never_enough(seed, d, g, count):
+    """It matches nothing, and keeps no detection from what it does overlap."""
+    generator = torch.Generator().manual_seed(seed)
+    iou = torch.rand(d, g, generator=generator, dtype=torch.float64)
+    iou.view(-1)[torch.randint(d * g, (count,), generator=generator)] = math.nan
+    ignored, crowd = torch.rand(2, g, generator=generator) < 0.3
+    arguments = torch.tensor([0.2, 0.5]).double(), ignored, crowd
+    assert match_detections(iou, *arguments).equal(match_detections(iou.nan_to_num(0), *arguments))
+
+
+def test_at_a_threshold_of_zero_even_an_ignored_thing_is_taken():
+    iou = torch.zeros(1, 1, dtype=torch.float64)
+    for ignored in (False, True):
+        assert match_detections(iou, iou[0], torch.tensor([ignored])).item() == 0
+
+
+def test_without_targets_the_average_precision_is_nan():
+    false = torch.tensor([True, True])
+    curve = precision_recall(~false, false, 0)
+    assert average_precision(*curve).isnan()

@@ -272,7 +272,8 @@ def test_a_disk_that_fills_up_costs_a_run_one_checkpoint(tmp_path, monkeypatch, 
     monkeypatch.setattr(torch, "save", fail_the_third_time)
     with pytest.raises(LessonsError) as found:
         fit(recipe, "test", folder=tmp_path, checkpoint_every=2, progress=False)
-    assert "of step 6 cannot be written" in str(found.value) and "\n" not in str(found.value)
+    assert "checkpoint.pt cannot be written: " in str(found.value)
+    assert "of step 6" in str(found.value) and "\n" not in str(found.value)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
     again = fit(recipe, "test", folder=tmp_path, checkpoint_every=2, progress=False)
     for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):

@@ -181,7 +181,7 @@ of_every_size = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[
 @pytest.mark.parametrize("make", SAMPLES.values(), ids=SAMPLES.keys())
 @pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES.keys())
 def test_a_picture_of(picture, make, size, monkeypatch):
-    monkeypatch.setattr(draw, "DOTS_PER_INCH", 40)  # four times as fast
+    monkeypatch.setattr(draw, "DOTS_PER_INCH", (40,))  # four times as fast
     sample = make(size)
     before = copy.deepcopy(sample)
     drawn = picture(sample)
@@ -390,7 +390,7 @@ def test_the_caption_stands_below_the_picture_and_stays_when_it_is_drawn_again(p
 
 
 def test_every_kind_of_figure_is_the_same_when_it_is_drawn_again(monkeypatch):
-    monkeypatch.setattr(draw, "DOTS_PER_INCH", 60)
+    monkeypatch.setattr(draw, "DOTS_PER_INCH", (60,))
     sample = sample_of((30, 50))
     curves = {"a": ([0, 1], [1, 0]), "b": ([0, 1], [0, 1])}
     legend = draw_image(sample.image)
@@ -457,5 +457,19 @@ def test_a_photograph_takes_a_quarter_less(scenes, monkeypatch):
     figure = draw.draw_grid([scenes[k] for k in range(4)], scenes.categories)
     caption = captioned(figure, "A caption.")
     small = len(caption.png())
+    monkeypatch.setattr(draw, "LARGE", 10**9)
+    whole_size = len(caption.png())
     monkeypatch.setattr(draw, "STEP", 1)
-    assert small < 0.75 * len(caption.png())
+    assert whole_size < 0.75 * len(caption.png())
+    assert small < 0.85 * whole_size  # and fewer pixels, as it is a large one
+
+
+def test_a_large_picture_is_shown_as_wide_as_it_would_be(scenes, published, monkeypatch):
+    figure = draw.draw_grid([scenes[k] for k in range(8)], scenes.categories)
+    captioned(figure, "A caption.")._ipython_display_()
+    monkeypatch.setattr(draw, "LARGE", 10**9)
+    captioned(figure, "A caption.")._ipython_display_()
+    small, large = (options["metadata"]["image/png"]["width"] for _, options in published)
+    assert abs(small - large) <= 2
+    sizes = [len(data["image/png"]) for (data,), _ in published]
+    assert sizes[0] < 0.85 * sizes[1]

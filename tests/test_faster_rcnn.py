@@ -248,10 +248,12 @@ def test_nms_at_a_threshold_that_is_an_iou():
     boxes = torch.tensor([[0.0, 0, 10, 1], [0, 0, 3, 1], [0, 0, 5, 1], [0, 0, 7, 1], [0, 0, 6, 1]])
     scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
     for threshold in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        assert largest_float(threshold, torch.float64) == threshold
         for pair in ([0, 1], [0, 2], [0, 3], [0, 4]):
-            expected = torchvision.ops.nms(boxes[pair], scores[pair], threshold)
-            assert torch.equal(nms(boxes[pair], scores[pair], threshold), expected)
-    assert largest_float(0.3) < 0.3 and largest_float(0.5) == 0.5
+            for each in (boxes[pair], boxes[pair].double()):
+                expected = torchvision.ops.nms(each, scores[pair].to(each), threshold)
+                assert torch.equal(nms(each, scores[pair], threshold), expected)
+    assert largest_float(0.3, torch.float32) < 0.3
 
 
 def test_nms_of_equal_boxes_keeps_the_first_of_the_best():
@@ -478,3 +480,95 @@ def test_boxes_of_integers_overlap_as_those_of_floats(dtype):
     if dtype != torch.uint8:  # torchvision's areas of bytes wrap
         expected = torchvision.ops.box_iou(whole, whole)
         torch.testing.assert_close(box_iou(whole, whole), expected.nan_to_num())
+
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def whole_boxes(n, seed, dtype):
+    """Boxes of integers, with an area; the first is as large as the type (or ±1000) allows."""
+    limits = torch.iinfo(dtype) if dtype in INTEGERS else torch.iinfo(torch.int8)
+    low, high = max(limits.min, -1000), min(limits.max, 1000)
+    middle, generator = (low + high) // 2, torch.Generator().manual_seed(seed)
+    start = torch.randint(low, middle, (n, 2), generator=generator)
+    end = torch.randint(middle, high, (n, 2), generator=generator)
+    start[:1], end[:1] = low, high
+    return torch.cat([start, end], dim=1).to(dtype)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), seeds, st.sampled_from(INTEGERS))
+@many
+def test_iou_of_integers_equals_torchvision(n, m, seed, dtype):
+    boxes, others = whole_boxes(n, seed, dtype), whole_boxes(m, seed + 1, dtype)
+    # As int64, in which no difference overflows: torchvision's of two int8 does.
+    assert torch.equal(box_iou(boxes, others), torchvision.ops.box_iou(boxes.long(), others.long()))
+    assert torch.equal(box_iou(boxes, others.double()), box_iou(boxes.double(), others.double()))
+
+
+@pytest.mark.parametrize("dtype", [*INTEGERS, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("weights", [(10, 10, 5, 5), (0.5, 0.25, 0.1, 3.0)])
+def test_the_code_of_any_type_is_that_of_floats(dtype, weights):
+    boxes, anchors = whole_boxes(9, 0, dtype), whole_boxes(9, 1, dtype)
+    coder = peer.BoxCoder(weights)
+    code = encode_boxes(boxes, anchors, weights)
+    torch.testing.assert_close(code, coder.encode_single(boxes.float(), anchors.float()))
+    expected = coder.decode_single(code, anchors.float())
+    torch.testing.assert_close(decode_boxes(code, anchors, weights), expected)
+    steps = torch.randint(0, 4, (9, 4), generator=torch.Generator().manual_seed(2)).to(dtype)
+    expected = coder.decode_single(steps.float(), anchors.float())
+    torch.testing.assert_close(decode_boxes(steps, anchors, weights), expected)
+
+
+SPOILT = st.lists(st.tuples(seeds, st.sampled_from(ODD)), max_size=6)
+
+
+def spoil(values, places):
+    for place, value in places:
+        values.view(-1)[place % values.numel()] = value
+    return values
+
+
+@given(st.integers(1, 9), seeds, SPOILT)
+@many
+def test_what_is_no_number_is_compared_and_decoded_as_by_torchvision(n, seed, places):
+    boxes, others = spoil(random_boxes(n, seed), places), random_boxes(n, seed + 1)
+    found, expected = box_iou(boxes, others), torchvision.ops.box_iou(boxes, others)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    deltas = spoil(torch.randn(n, 4), places)
+    expected = peer.BoxCoder((1, 1, 1, 1)).decode_single(deltas, others)
+    torch.testing.assert_close(decode_boxes(deltas, others), expected, equal_nan=True)
+
+
+@given(
+    st.integers(1, 300),
+    seeds,
+    SPOILT,
+    SPOILT,
+    st.sampled_from([0.0, 0.3, 0.5, 1.0, math.nan]),
+    st.sampled_from([None, 1, 3]),
+)
+@settings(max_examples=100, deadline=None)
+def test_nms_of_what_is_no_number(n, seed, corners, values, threshold, groups):
+    boxes = spoil(random_boxes(n, seed, size=40.0), corners)
+    scores = spoil(torch.rand(n, generator=torch.Generator().manual_seed(seed)), values)
+    if groups is None:
+        expected = torchvision.ops.nms(boxes, scores, threshold)
+        assert torch.equal(nms(boxes, scores, threshold), expected)
+    else:
+        groups = torch.randint(groups, (n,), generator=torch.Generator().manual_seed(seed))
+        expected = one_group_at_a_time(boxes, scores, threshold, groups)
+        assert torch.equal(nms(boxes, scores, threshold, groups), expected)
+        assert torch.equal(nms(boxes, scores, threshold, groups.byte()), expected)
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("number", range(4))
+def test_deltas_that_are_no_numbers_make_no_proposals(odd, number):
+    """As in torchvision: such a box is none, and the others are as they were."""
+    theirs, ours, features = networks(train=False)
+    with torch.no_grad():
+        for bias in (theirs.head.bbox_pred.bias, ours.head.deltas.bias):
+            bias[4 + number] = odd
+    expected, _ = theirs_of(theirs, features)
+    for mine, other in zip(ours(features, PADDED, IMAGE_SIZES)[0], expected, strict=True):
+        assert torch.equal(mine, other) and len(mine) > 20 and mine.isfinite().all()

@@ -1,5 +1,6 @@
 """The Lovász hinge equals kornia's, a brute-force extension and the Jaccard loss at corners."""
 
+import math
 from itertools import product
 
 import numpy as np
@@ -256,3 +257,9 @@ def test_the_gradient_takes_labels_of_any_type(dtype):
     steps = lovasz_gradient(labels.to(dtype))
     assert steps.dtype == torch.float32
     assert torch.equal(steps, lovasz_gradient(labels.float()))
+
+
+def test_infinite_logits_cost_nothing_where_right_and_no_number_where_wrong():
+    labels, logits = torch.tensor([[1, 0, 0]]), torch.tensor([[math.inf, -math.inf, -2.0]])
+    assert lovasz_hinge(logits, labels).item() == 0
+    assert not lovasz_hinge(-logits, labels).isfinite()

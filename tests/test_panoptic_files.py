@@ -11,6 +11,7 @@ from PIL import Image
 
 from lessons.kit.data import Category, Segments, areas, is_crowd
 from lessons.kit.data.imperfect import imperfect_panoptic
+from lessons.kit.data.memory import AsNeeded
 from lessons.kit.data.panoptic_files import read_panoptic, write_panoptic
 from lessons.kit.data.real import CocoPanoptic
 from lessons.kit.data.scenes import CATEGORIES, Scenes
@@ -158,6 +159,22 @@ BROKEN = {
     "category": (
         lambda table, rows: rows[0].update(category_id=99),
         "knows no category 99, which it gives to a segment of",
+    ),
+    "category in a list": (
+        lambda table, rows: rows[0].update(category_id=[1]),
+        r"knows no category \[1\], which it gives to a segment of",
+    ),
+    "id beyond 64 bits": (
+        lambda table, rows: rows[0].update(id=10**30),
+        f"lists segment {10**30}, which three bytes cannot hold, in",
+    ),
+    "id of words": (lambda table, rows: rows[0].update(id="1"), "lists segment '1', which three"),
+    "half an id": (lambda table, rows: rows[0].update(id=1.5), "lists segment 1.5, which three"),
+    "id is NaN": (lambda table, rows: rows[0].update(id=float("nan")), "lists segment nan, which"),
+    "no id": (lambda table, rows: rows[0].update(id=None), "lists segment None, which three"),
+    "crowd is NaN": (
+        lambda table, rows: rows[0].update(iscrowd=float("nan")),
+        "has iscrowd nan, neither 0 nor 1, for a segment of",
     ),
     "no categories": (
         lambda table, rows: table.pop("categories"),
@@ -318,7 +335,7 @@ def test_a_system_without_panoptic_answers_cannot_be_exported(lessons, folder, t
 
 def test_coco_is_exported_with_its_own_names_and_ids(coco, tmp_path):
     truths = [coco[i].segments for i in range(3)]
-    measure = again._exporting({}, tmp_path, "coco")["predict_panoptic"]
+    measure = again._exporting({}, tmp_path, AsNeeded(coco, 3))["predict_panoptic"]
     assert measure(truths, truths, coco.categories) == {}
     official = json.loads(CocoPanoptic()._json.read_text())
     exported = json.loads((tmp_path / "panoptic.json").read_text())
@@ -331,3 +348,16 @@ def test_coco_is_exported_with_its_own_names_and_ids(coco, tmp_path):
         assert [(s["category_id"], s["iscrowd"]) for s in annotation["segments_info"]] == [
             (s["category_id"], s["iscrowd"]) for s in theirs["segments_info"]
         ]
+
+
+def test_numbers_in_a_json_may_be_floats(answers, tmp_path):
+    path = write_panoptic(tmp_path / "a.json", answers[:2], CATEGORIES)
+    expected, _ = read_panoptic(path)
+    table = json.loads(path.read_text())
+    for image in table["annotations"]:
+        for row in image["segments_info"]:
+            row |= {"id": float(row["id"]), "category_id": float(row["category_id"])}
+            row["iscrowd"] = row["iscrowd"] or None
+    path.write_text(json.dumps(table))
+    for mine, other in zip(read_panoptic(path)[0], expected, strict=True):
+        assert same(mine, other)

@@ -1,5 +1,7 @@
 """RoI Pooling and RoIAlign equal torchvision's operators in value and gradient."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -179,3 +181,87 @@ def test_a_second_derivative_is_refused_not_wrong():
     (first,) = torch.autograd.grad(out, features, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
+
+
+# ---------------------------------------------------------------- what is no number
+
+
+@given(cases(), st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(-1, 3), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_a_cell_that_is_no_number_spoils_only_what_reads_it(case, value, ratio, aligned):
+    features, rois, output_size, scale, _ = case
+    side = torch.tensor([features.shape[3], features.shape[2]]) / scale
+    low, high = rois[:, 1:3].minimum(rois[:, 3:]), rois[:, 1:3].maximum(rois[:, 3:])
+    # A sample outside weighs 0 there as here, and reads another cell; so does a box without area.
+    inside = (low >= 1).all(1) & (high + 2 / scale <= side).all(1) & (low < high).all(1)
+    rois = torch.cat([rois[:, :1], low, high], 1)[inside]
+    bad = torch.rand(features.shape, generator=torch.Generator().manual_seed(0)) < 0.2
+    spoilt = features.masked_fill(bad, value)
+    arguments = rois, output_size, scale, ratio, aligned
+    out, expected = roi_align(spoilt, *arguments), ops.roi_align(spoilt, *arguments)
+    right = expected.isfinite()
+    torch.testing.assert_close(out[right], expected[right], atol=2e-5, rtol=1e-5)
+    read = ops.roi_align(bad.to(features), *arguments) > 1e-6
+    assert not out[read].isfinite().any()
+
+
+@pytest.mark.parametrize("c", [2, 3])
+@pytest.mark.parametrize("ratio", [2, -1])
+def test_a_nan_in_a_corner_leaves_a_box_elsewhere_alone(c, ratio):
+    features = torch.ones(1, c, 10, 10)
+    features[..., 0, 0] = features[..., 9, 9] = features[..., 4, 0] = math.nan
+    features.requires_grad_()
+    out = roi_align(features, torch.tensor([[0, 2.3, 2.2, 7.1, 6.4]]), 3, 1.0, ratio, True)
+    assert out.isfinite().all()
+    out.sum().backward()
+    assert features.grad.sum().item() == pytest.approx(9 * c)
+
+
+@given(cases(), st.sampled_from([math.nan, math.inf, -math.inf]))
+@settings(max_examples=60, deadline=None)
+def test_nan_is_never_the_maximum(case, value):
+    features, rois, output_size, scale, _ = case
+    bad = torch.rand(features.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    spoilt = features.masked_fill(bad, value)
+    expected = ops.roi_pool(spoilt, rois, output_size, scale)
+    expected[expected == torch.finfo(torch.float32).min] = -math.inf  # where nothing is a number
+    assert torch.equal(roi_pool(spoilt, rois, output_size, scale), expected)
+
+
+# ---------------------------------------------------------------- types
+
+
+@pytest.mark.parametrize("pool", [roi_align, roi_pool])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int64])
+def test_boxes_of_integers_are_those_of_floats(pool, dtype):
+    features = torch.randn(2, 3, 40, 40)
+    rois = torch.tensor([[0, 3, 2, 90, 77], [1, 5, 5, 6, 120], [1, 0, 0, 127, 127]])
+    expected = getattr(ops, pool.__name__)(features, rois.float(), 4, 0.3)
+    torch.testing.assert_close(pool(features, rois.to(dtype), 4, 0.3), expected)
+    lists = [rois[:1, 1:].to(dtype), rois[1:, 1:].to(dtype)]
+    torch.testing.assert_close(pool(features, lists, 4, 0.3), expected)
+
+
+@pytest.mark.parametrize("pool", [roi_align, roi_pool])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.bfloat16, torch.float16])
+def test_the_number_of_an_image_does_not_depend_on_the_type_of_its_boxes(pool, dtype):
+    n = 2100 if dtype is torch.float16 else 300
+    features = torch.arange(n).view(n, 1, 1, 1).expand(n, 2, 4, 4).float()
+    out = pool(features, [torch.tensor([[0, 0, 3, 3]], dtype=dtype)] * n, 1)
+    torch.testing.assert_close(out[:, 0, 0, 0], torch.arange(n).float())
+
+
+# ---------------------------------------------------------------- without values
+
+
+class Pool(torch.nn.Module):
+    def __init__(self, pool, *arguments):
+        super().__init__()
+        self.pool, self.arguments = pool, arguments
+
+    def forward(self, features, boxes):
+        return self.pool(features, boxes, (2, 3), 0.5, *self.arguments)
+
+
+EVERY = [(roi_align, (2, True)), (roi_align, ()), (roi_pool, ())]
+BOXES = torch.tensor([[0, 1.0, 2, 9, 8], [1, 0, 0, 15, 15], [1, 3, 3, 4, 4]])

@@ -440,7 +440,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(whole, tmp_path
 
     monkeypatch.setattr(torch, "save", fails_the_second_time)
     arguments = dict(seed=5, folder=tmp_path, checkpoint_every=4, progress=False)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(LessonsError, match="no space left"):
         fit(whole.recipe, "test", **arguments)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 4
     run = fit(whole.recipe, "test", **arguments)

@@ -182,6 +182,8 @@ def train(
     called = (name or system).removeprefix(recorded.MY)
     plan = recorded.plan(called, system, data, budget, seed, changes or (), weights)
     report = recorded.train(plan, again=again, resume=resume)
+    if os.environ.get("RANK", "0") != "0":  # of torchrun's processes the first one speaks
+        return
     _print_scores(report["scores"])
     mine = recorded.MY + plan.name
     home = places.shown(recorded.find(mine))

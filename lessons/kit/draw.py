@@ -29,8 +29,9 @@ from lessons.kit.data import Category, Sample, Segments, is_crowd
 PALETTE = ("#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#0072B2", "#E69F00", "#009E73")
 INK, PALE = "#222222", "#8A8A8A"
 LINE_STYLES = ("-", "--", "-.", ":")
-DOTS_PER_INCH = 160  # of the stored picture …
-SHOWN = 90  # … and of the picture as it is shown, sharp on any screen
+SHOWN = 90  # dots per inch of a picture as it is shown …
+DOTS_PER_INCH = 160, 120  # … and as it is stored, sharp on any screen; the second for one that
+LARGE = 200_000  # would take more bytes than this: many photographs
 STEP = 6  # stored channels are multiples of it: a photograph takes a quarter less
 FLAT = 1e-3  # a colour that covers this share of a picture means something and stays exact
 
@@ -76,34 +77,37 @@ class captioned:  # noqa: N801 - reads as the verb it is at the end of a cell
         lines = textwrap.fill(self.caption, max(40, int(box.width * 14.5)))
         x, y = box.x0 / width, (box.y0 - 0.1) / height
         text = self.figure.text(x, y, lines, va="top", color="#555555", fontsize=9)
-        drawn = io.BytesIO()
         try:
-            self.figure.savefig(
-                drawn,
-                dpi=DOTS_PER_INCH,
-                bbox_inches="tight",
-                pad_inches=0.08,
-                pil_kwargs={"compress_level": 0},
-            )
+            for self.dots in DOTS_PER_INCH:
+                picture = self._drawn()
+                if len(picture) <= LARGE:
+                    break
         finally:
             text.remove()
+        return picture
+
+    def _drawn(self) -> bytes:
+        """The picture at so many `dots` an inch."""
+        drawn = io.BytesIO()
+        options = {"bbox_inches": "tight", "pad_inches": 0.08, "pil_kwargs": {"compress_level": 0}}
+        self.figure.savefig(drawn, dpi=self.dots, **options)
         with Image.open(drawn) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
+            pixels = _coarse(np.asarray(picture.convert("RGB")))
         # The one is small for photographs, the other for plots; both take milliseconds.
         ways = zlib.Z_RLE, zlib.Z_DEFAULT_STRATEGY
-        return min((_encoded(_coarse(pixels), way) for way in ways), key=len)
+        return min((_encoded(pixels, way, self.dots) for way in ways), key=len)
 
     def _ipython_display_(self):
         png = self.png()
-        width = int.from_bytes(png[16:20], "big") * SHOWN // DOTS_PER_INCH
+        width = int.from_bytes(png[16:20], "big") * SHOWN // self.dots
         metadata = {"image/png": {"alt": self.caption, "width": width}}
         picture = {"image/png": base64.b64encode(png).decode()}
         display(picture, metadata=metadata, raw=True)
 
 
-def _encoded(pixels: UInt8[np.ndarray, "h w 3"], way: int) -> bytes:
+def _encoded(pixels: UInt8[np.ndarray, "h w 3"], way: int, dots: int) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG", compress_type=way, dpi=(DOTS_PER_INCH,) * 2)
+    Image.fromarray(pixels).save(stream, format="PNG", compress_type=way, dpi=(dots, dots))
     return stream.getvalue()
 
 

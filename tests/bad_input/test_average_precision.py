@@ -43,3 +43,9 @@ def test_masks_of_two_sizes():
         ValueError, match=r"predictions are \(4, 5\) pixels but targets are \(5, 4\)"
     ):
         mask_iou(torch.ones(1, 4, 5, dtype=torch.bool), torch.ones(2, 5, 4, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), -0.1, 1.5])
+def test_a_threshold_that_no_iou_can_be(threshold):
+    with pytest.raises(ValueError, match=r"thresholds must be in \[0, 1\]"):
+        evaluate_instances([segments()], [segments()], KINDS, thresholds=[0.5, threshold])

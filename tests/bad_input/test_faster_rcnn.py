@@ -64,9 +64,26 @@ def test_anchors_need_a_stride_and_a_size_for_each_level():
         make_anchors([(4, 4), (2, 2)], [8], [12, 24])
 
 
-def test_background_above_foreground():
-    with pytest.raises(ValueError, match="background 0.7 must not be above foreground 0.3"):
-        match_boxes(torch.rand(2, 5), foreground=0.3, background=0.7)
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("background, foreground", [(0.7, 0.3), (NAN, 0.3), (0.7, NAN)])
+def test_background_above_foreground(background, foreground):
+    message = f"background {background} must not be above foreground {foreground}"
+    with pytest.raises(ValueError, match=message):
+        match_boxes(torch.rand(2, 5), foreground, background)
+
+
+def test_an_iou_that_is_nan_is_no_match_and_no_background():
+    with pytest.raises(ValueError, match="iou holds NaN"):
+        match_boxes(torch.tensor([[0.9, 0.1], [0.2, NAN]]), 0.7, 0.3)
+
+
+@pytest.mark.parametrize("name", ["foreground", "nms_threshold", "score_threshold", "min_size"])
+@pytest.mark.parametrize("value", [NAN, -0.1])
+def test_a_setting_that_is_no_number(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be at least 0, not {value}"):
+        RegionProposalNetwork(8, **{name: value})
 
 
 @pytest.mark.parametrize("scores, groups", [(3, None), (4, 3), (5, 4)])

@@ -50,3 +50,8 @@ def test_more_segments_than_queries_leave_no_room():
 def test_what_cannot_be_padded(cost):
     with pytest.raises(ValueError, match="cost must be floating-point"):
         pad_with_no_object(cost)
+
+
+def test_a_cost_of_no_object_that_is_nan():
+    with pytest.raises(ValueError, match="cost is nan at row 0, column 1"):
+        hungarian(pad_with_no_object(torch.zeros(3, 1), float("nan")))

@@ -1,5 +1,8 @@
 """What cannot be judged is named: the image, the side, the segments, what was found there."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 
@@ -112,6 +115,11 @@ FILES = {
         {"ids": [torch.tensor([5]), torch.tensor([0])]},
         "image 1: id 0 is not one of 1 …",
     ),
+    "half an id": (
+        segments(),
+        {"ids": [torch.tensor([5]), torch.tensor([1.5])]},
+        "image 1: id 1.5 is not one of 1 …",
+    ),
     "too few ids": (
         segments(),
         {"ids": [torch.tensor([5]), torch.tensor([], dtype=torch.int64)]},
@@ -132,3 +140,11 @@ def test_what_the_format_cannot_hold(tmp_path, answer, options, message):
 def test_nothing_is_no_mistake():
     nothing = empty_segments((8, 8))
     assert panoptic_quality([nothing], [segments()], KINDS)["pq"] == 0
+
+
+def test_categories_may_be_numpys(tmp_path):
+    ids = np.array([7, 3])
+    path = write_panoptic(tmp_path / "a.json", [segments()], KINDS, category_ids=ids)
+    assert [category["id"] for category in json.loads(path.read_text())["categories"]] == [7, 3]
+    with pytest.raises(TypeError, match="float"):
+        write_panoptic(tmp_path / "b.json", [segments()], KINDS, category_ids=ids + 0.5)

@@ -21,6 +21,9 @@ WRONG = {
     "an infinite box": (FEATURES, [BOX[:, 1:] / 0, BOX[:, 1:]], 7, "boxes holds .*inf"),
     "no output": (FEATURES, BOX, 0, "output_size must be .* positive numbers, not 0"),
     "no columns": (FEATURES, BOX, (7, 0), r"output_size .* not \(7, 0\)"),
+    "a box beyond all maps": (FEATURES, BOX * 1e20, 7, r"boxes holds \[0.0, .* no box"),
+    "features of integers": (FEATURES.long(), BOX, 7, "features must be floating-point, not .*64"),
+    "features of bytes": (FEATURES.byte(), BOX, 7, "features must be floating-point, not .*uint8"),
     "three sizes": (FEATURES, BOX, (7, 7, 7), "output_size must be one or two"),
 }
 
@@ -30,3 +33,10 @@ WRONG = {
 def test_the_argument_is_named(pool, features, boxes, output_size, message):
     with pytest.raises(ValueError, match=message):
         pool(features, boxes, output_size)
+
+
+@pytest.mark.parametrize("pool", [roi_align, roi_pool])
+@pytest.mark.parametrize("scale", [0, -0.5, float("nan"), float("inf")])
+def test_the_scale_is_a_positive_number(pool, scale):
+    with pytest.raises(ValueError, match=f"spatial_scale must be a positive number, not {scale}"):
+        pool(FEATURES, BOX, 7, scale)

@@ -3,6 +3,7 @@
 Metrics can then be taught, tested and timed before anything is trained.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,8 +27,10 @@ def imperfect_detections(
 
     `drop`, `double` and `relabel` are probabilities for each thing, crowds included; `shift`
     is the standard deviation of a detection's displacement as a share of its box. Scores
-    lie in (0, 1], are higher for what was moved less, and are rounded so that some tie.
+    lie in (0, 1], are higher for what was moved less, and are rounded so that some tie. Raises
+    ValueError for a probability outside of [0, 1] and a displacement below 0.
     """
+    _check(shift, drop=drop, double=double, relabel=relabel)
     truth = things(sample.segments, categories)
     classes = [k for k, category in enumerate(categories) if category.is_thing]
     masks, labels, scores = [], [], []
@@ -65,8 +68,9 @@ def imperfect_panoptic(
     `split` cuts it in two at a column, `relabel` gives it any class at random, `void` leaves a
     third of its rows without an answer. The result is disjoint (things lie over stuff, else a
     later segment over an earlier one), also where the truth is void, in random order, and without
-    scores; what has lost all its pixels is gone.
+    scores; what has lost all its pixels is gone. Raises ValueError as `imperfect_detections`.
     """
+    _check(shift, drop=drop, split=split, relabel=relabel, void=void)
     truth = sample.segments
     painted = np.zeros(truth.size, dtype=np.int32)  # 0 where there is no answer
     labels: list[int] = []
@@ -96,6 +100,14 @@ def imperfect_panoptic(
         return empty_segments(truth.size)
     masks = torch.from_numpy(painted == there[:, None, None])
     return Segments(masks, torch.tensor([labels[k - 1] for k in there]))
+
+
+def _check(shift: float, **probabilities: float) -> None:
+    for name, value in probabilities.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a probability, 0 … 1, not {value}")
+    if not 0 <= shift < math.inf:
+        raise ValueError(f"shift must be at least 0 of a box, and finite, not {shift}")
 
 
 def _moved(mask: Tensor, rows: int, columns: int) -> Tensor:

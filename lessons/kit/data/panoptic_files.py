@@ -8,7 +8,9 @@ category of each id. Areas and boxes are written because the format has them, an
 import json
 import os
 from collections.abc import Sequence
+from operator import index as as_int
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +51,7 @@ def write_panoptic(
         raise ValueError(f"names must be {len(answers)} different ones, one for each image")
     image_ids = [int(name) for name in names] if all(map(str.isdecimal, names)) else range(10**9)
     category_ids = range(1, len(categories) + 1) if category_ids is None else category_ids
+    category_ids = [as_int(id_) for id_ in category_ids]  # NumPy's integers are none for JSON
     table: dict[str, list] = {"images": [], "annotations": [], "categories": []}
     for category, id_ in zip(categories, category_ids, strict=True):
         row = {"id": id_, "name": category.name, "isthing": int(category.is_thing)}
@@ -95,7 +98,7 @@ def read_panoptic(path: Path | str) -> tuple[list[Segments], list[Category]]:
         images = [
             (
                 path.with_suffix("") / image["file_name"],
-                [(s["id"], s["category_id"], s.get("iscrowd", 0)) for s in image["segments_info"]],
+                [(s["id"], s["category_id"], s.get("iscrowd")) for s in image["segments_info"]],
             )
             for image in table["annotations"]
         ]
@@ -127,26 +130,34 @@ def masks_of_ids(
 
 
 def _read(
-    path: Path, png: Path, rows: Sequence[tuple[int, int, int]], label_of: dict[int, int]
+    path: Path, png: Path, rows: Sequence[tuple[Any, Any, Any]], label_of: dict[int, int]
 ) -> Segments:
     try:
         with Image.open(png) as image:
             rgb = np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise LessonsError(f"{png} cannot be read as an image ({error})") from error
-    known = [id_ for id_, _, _ in rows]
-    masks, problem = masks_of_ids(rgb, np.array(known, dtype=np.int64))
-    if too_large := [id_ for id_ in known if id_ > LARGEST_ID]:
-        problem = f"lists segment {too_large[0]}, which three bytes cannot hold, in"
-    elif not problem and (strange := [kind for _, kind, _ in rows if kind not in label_of]):
-        problem = f"knows no category {strange[0]}, which it gives to a segment of"
+    known, kinds, crowds = ([row[column] for row in rows] for column in range(3))
+    if wrong := [id_ for id_ in known if not _is_id(id_)]:
+        problem = f"lists segment {wrong[0]!r}, which three bytes cannot hold, in"
+    elif strange := [kind for kind in kinds if kind not in list(label_of)]:
+        problem = f"knows no category {strange[0]!r}, which it gives to a segment of"
+    elif strange := [crowd for crowd in crowds if crowd not in (None, 0, 1)]:
+        problem = f"has iscrowd {strange[0]!r}, neither 0 nor 1, for a segment of"
+    else:
+        masks, problem = masks_of_ids(rgb, np.array(known, dtype=np.int64))
     if problem:
         raise LessonsError(f"{path} {problem} {png}")
     return Segments(
         torch.from_numpy(masks),
-        torch.tensor([label_of[kind] for _, kind, _ in rows], dtype=torch.int64),
-        is_crowd=torch.tensor([crowd > 0 for _, _, crowd in rows], dtype=torch.bool),
+        torch.tensor([label_of[kind] for kind in kinds], dtype=torch.int64),
+        is_crowd=torch.tensor([crowd == 1 for crowd in crowds], dtype=torch.bool),
     )
+
+
+def _is_id(value: object) -> bool:
+    """Whether a JSON's value is a whole number of three bytes; some tools write 7 as 7.0."""
+    return type(value) in (int, float) and 0 <= value <= LARGEST_ID and value % 1 == 0
 
 
 def _check(index: int, answer: Segments, num_categories: int, ids: Sequence[int]) -> None:
@@ -157,7 +168,7 @@ def _check(index: int, answer: Segments, num_categories: int, ids: Sequence[int]
     if len(ids) != len(answer) or len(set(ids)) < len(ids):
         raise ValueError(f"image {index}: ids must be {len(answer)} different ones, not {ids}")
     for id_ in ids:
-        if not 0 < id_ <= LARGEST_ID:
+        if type(id_) is not int or not 0 < id_ <= LARGEST_ID:
             raise ValueError(f"image {index}: id {id_} is not one of 1 … {LARGEST_ID}")
 
 

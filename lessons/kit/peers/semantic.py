@@ -17,5 +17,5 @@ def torchmetrics_confusion(
 
     matrix = MulticlassConfusionMatrix(k + 1, validate_args=False)
     for pair in zip(predictions, targets, strict=True):
-        matrix.update(*(torch.where(each == VOID, k, each) for each in pair))
+        matrix.update(*(torch.where(each == VOID, k, each.long()) for each in pair))
     return matrix.compute()

@@ -74,9 +74,12 @@ def fit(
     With a `folder`, a checkpoint is written there every `checkpoint_every` steps and every 20
     seconds, atomically, and a run that finds one goes on from it. Raises LessonsError naming
     the term where a loss or a gradient is no longer finite, and where the checkpoint is of
-    another run. The caller's random state is left as it was. Under `accelerate launch` or
-    `torchrun` the processes share each batch; the first of them evaluates, and its Run alone
-    has scores.
+    another run. The caller's random state is left as it was.
+
+    Under `torchrun` the processes share each batch and each evaluation; the first one's Run alone
+    has scores. A loss that is a mean over the images is that of one process with the whole batch,
+    also where the batch does not divide evenly; one that divides by a count of its own (sampled
+    boxes, matched masks) counts in each process for itself.
     """
     name = budget_name or budget()
     plan = recipe.budget(name)
@@ -88,6 +91,10 @@ def fit(
         )
     if checkpoint_every < 1:
         raise LessonsError(f"checkpoint_every must be at least 1, not {checkpoint_every}")
+    if accelerator.num_processes == 1 and not has_gpu and "ACCELERATE_USE_CPU" in os.environ:
+        print(
+            "accelerate launch starts one process on a CPU: torchrun --nproc-per-node starts more"
+        )
     device = accelerator.device
     on_gpu = device.type == "cuda"
     recipe, train, held_out = _images(recipe, plan, train, validation)
@@ -113,6 +120,8 @@ def fit(
         for samples in bar:
             step = state.step
             samples = samples[accelerator.process_index :: accelerator.num_processes]
+            # The gradient is the processes' mean: a larger part of the batch weighs more in it.
+            share = len(samples) * accelerator.num_processes / plan.batch
             # What the model draws belongs to the step (and to the process).
             torch.manual_seed(mixed(seed, step, 1 + accelerator.process_index))
             losses = model(
@@ -123,19 +132,24 @@ def fit(
                 raise LessonsError(f"training stopped: {recipe.system} returned no losses")
             loss = torch.stack(list(losses.values())).sum()
             optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(loss)
+            accelerator.backward(loss * share)
             norm = accelerator.clip_grad_norm_(model.parameters(), plan.clip)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, plan)
             # A look at a number on the GPU waits for it, so there it is done now and then.
-            state.note({**losses, "gradient": norm, "loss": loss}, look=not on_gpu)
+            terms = {**losses, "loss": loss}
+            if accelerator.num_processes > 1:
+                parts = torch.stack([part.detach().float() for part in terms.values()])
+                terms = dict(zip(terms, accelerator.reduce(parts * share, "mean"), strict=True))
+            state.note({**terms, "gradient": norm}, look=not on_gpu)
             optimizer.step()
             evaluated = state.step in evaluation_steps(plan)
             if evaluated or state.step % max(1, plan.steps // 100) == 0:
                 row = state.close_row(learning_rate(step, plan))
                 bar.set_postfix(loss=f"{row['loss']:.3f}")
-            if evaluated and accelerator.is_main_process:
-                row["scores"] = evaluate(bare, held_out, recipe.metrics)
+            if evaluated:
+                shared = accelerator.num_processes > 1
+                row["scores"] = evaluate(bare, held_out, recipe.metrics, shared=shared)
                 model.train()
                 state.clock = time.perf_counter()
             if accelerator.is_main_process and state.is_to_be_saved(checkpoint_every, plan.steps):

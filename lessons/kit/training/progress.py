@@ -101,10 +101,11 @@ class Progress:
         except (OSError, RuntimeError) as error:  # torch's own, where a disk is full
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-            why = in_words(error) if isinstance(error, OSError) else str(error).splitlines()[0]
+            known = isinstance(error, OSError)
+            why = in_words(error, self.path) if known else f"{self.path} cannot be written: {error}"
             raise LessonsError(
-                f"the checkpoint {self.path} of step {self.step} cannot be written ({why}); the "
-                "one before it is still there: make room and go on with --resume"
+                f"{why.splitlines()[0]}; it was that of step {self.step}, the one before is "
+                "still there: go on with --resume"
             ) from error
         self.saved_at = time.perf_counter()
 
