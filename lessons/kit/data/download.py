@@ -7,13 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
-from requests import HTTPError, RequestException
-
 from lessons.kit import places
 from lessons.kit.errors import LessonsError
 
-pooch.get_logger().setLevel("WARNING")  # what is fetched, and from where, is said here
 _ELSEWHERE = "try later, or unpack the archive from elsewhere yourself"
 
 
@@ -120,6 +116,10 @@ def download(
 
 def _fetch(url: str, folder: Path, timeout: float) -> Path:
     """Bring the whole archive into the folder, or nothing; one that is there already is taken."""
+    import pooch  # here: all that reads images imports this file, and only this needs the web
+    from requests import HTTPError, RequestException
+
+    pooch.get_logger().setLevel("WARNING")  # what is fetched, and from where, has been said
     web = pooch.HTTPDownloader(progressbar=True, timeout=timeout, chunk_size=2**16)
     try:
         return Path(pooch.retrieve(url, None, "archive.zip", folder, downloader=web))
