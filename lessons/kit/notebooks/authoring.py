@@ -31,6 +31,12 @@ from lessons.kit.errors import LessonsError
 from lessons.kit.guard import write_whole
 from lessons.kit.notebooks.cells import EXPORT, code_cells_of, defined_names, parse, without_lines
 from lessons.kit.notebooks.handing_out import exercises_of, strip_solutions, without_markers
+from lessons.kit.notebooks.joining import (
+    methods_in,
+    own_methods,
+    with_method,
+    without_method_of,
+)
 from lessons.kit.notebooks.reading import read_notebook
 from lessons.kit.places import ROOT
 
@@ -100,22 +106,33 @@ def export_module(notebook: NotebookNode, source: str) -> str | None:
     """The module that the exported cells make, or None where nothing is exported.
 
     The docstring is the notebook's title and first sentence, the imports are gathered at
-    the top. `source` names the notebook in the module's first line and in errors.
+    the top; a method that a later cell adds (`@method_of(Class)`) stands in its class, in the
+    order of the cells. `source` names the notebook in the module's first line and in errors.
     """
     cells = [cell for cell in code_cells_of(notebook, source) if EXPORT in cell.directives]
     if not cells:
         return None
-    imports, bodies, homes = [], [], {}
+    imports, bodies, homes, classes = [], [], {}, {}
     for cell in cells:
         _, text = without_markers(cell)
         tree = parse(text, cell.where)
-        for name in defined_names(tree):
+        methods = {node: owner for owner, node in methods_in(tree, cell.where)}
+        whole = {f"{owner}.{node.name}" for node, owner in methods.items()} | own_methods(tree)
+        for name in sorted(whole | (defined_names(tree) - {node.name for node in methods})):
             if name in homes:
                 raise LessonsError(f"{cell.where} exports {name} again, it stands in {homes[name]}")
             homes[name] = cell.where.rstrip(",")
         nodes = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        imports += [ast.unparse(node) for node in nodes]
-        bodies.append(without_lines(text, nodes))
+        imports += filter(None, map(without_method_of, nodes))
+        classes |= {n.name: len(bodies) for n in tree.body if isinstance(n, ast.ClassDef)}
+        for node, owner in methods.items():
+            if owner not in classes or classes[owner] == len(bodies):
+                raise LessonsError(
+                    f"{cell.where} adds {node.name} to {owner}, which no cell before it exports"
+                )
+            place = classes[owner]
+            bodies[place] = with_method(bodies[place], owner, text, node)
+        bodies.append(without_lines(text, [*nodes, *methods]))
     title, sentence = _title_and_first_sentence(notebook, source)
     head = f'{MARK}{source}: edit that, not this.\n"""{title}.\n\n{sentence}\n"""'
     return _formatted("\n\n".join([head, "\n".join(imports), *bodies]))

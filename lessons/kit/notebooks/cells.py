@@ -163,7 +163,13 @@ def defined_names(tree: ast.Module) -> set[str]:
     return names
 
 
+def _first_line(node: ast.stmt) -> int:
+    """Its own, or that of its first decorator."""
+    return min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
+
+
 def without_lines(text: str, nodes: list[ast.stmt]) -> str:
-    taken = {n for node in nodes for n in range(node.lineno, node.end_lineno + 1)}
+    starts = {id(node): _first_line(node) for node in nodes}
+    taken = {n for node in nodes for n in range(starts[id(node)], node.end_lineno + 1)}
     kept = [line for n, line in enumerate(text.split("\n"), start=1) if n not in taken]
     return "\n".join(kept).strip("\n").rstrip()
