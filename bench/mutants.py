@@ -57,6 +57,9 @@ KIT = {  # the tests of a module where they are not called as it is
     "notebooks/running": "running",
     "doctor": "cli",
     "places": "cli",
+    "classes": "classes",
+    "notebooks/joining": "classes",
+    "data/checks": "checks",
 }
 
 EQUIVALENT: dict[str, str] = {}
