@@ -15,9 +15,9 @@ from lessons.kit.data.scenes import Scenes
 from lessons.kit.peers.coco import (
     combine_files,
     combine_panoptic,
-    torchmetrics_confusion,
     write_combine_inputs,
 )
+from lessons.kit.peers.semantic import torchmetrics_confusion
 from lessons.mask_rcnn import MaskRCNN
 from lessons.panoptic_fpn import (
     PanopticFPN,
