@@ -176,7 +176,10 @@ def align_one_channel(
     columns: Int[Tensor, "n pw m"],
     column_weights: Float[Tensor, "n pw m"],
 ) -> Float[Tensor, "n 1 ph pw"]:
-    """RoIAlign of maps with one channel; `rows` are numbered through all images."""
+    """RoIAlign of maps with one channel; `rows` are numbered through all images.
+
+    Whole rows are multiplied, by weights that are mostly 0: a cell that is NaN spoils its row.
+    """
     (n, ph, k), pw, w = rows.shape, columns.shape[1], features.shape[3]
     starts = torch.arange(0, rows.numel(), k, dtype=torch.int32, device=rows.device)
     table = features.reshape(-1, w)
