@@ -8,7 +8,6 @@ import torch
 
 from lessons.average_precision import evaluate_instances
 from lessons.kit.data import (
-    INTEGERS,
     Category,
     Sample,
     Segments,
@@ -19,6 +18,7 @@ from lessons.kit.data import (
 )
 from lessons.kit.data.imperfect import imperfect_detections, imperfect_panoptic
 from lessons.kit.data.scenes import Scenes
+from lessons.kit.data.types import INTEGERS
 from lessons.panoptic_quality import panoptic_quality
 
 KINDS = [Category("sheep", True, (0, 0, 0)), Category("meadow", False, (0, 255, 0))]

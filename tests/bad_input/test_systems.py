@@ -10,8 +10,9 @@ import pytest
 import torch
 from tiny_systems import PREDICTIONS, SYSTEMS
 
-from lessons.kit.data import INTEGERS, Segments, empty_segments
+from lessons.kit.data import Segments, empty_segments
 from lessons.kit.data.scenes import scene
+from lessons.kit.data.types import INTEGERS
 from lessons.kit.models.images import MEAN, STD, batch_images
 from lessons.mask_rcnn import (
     mask_loss,
