@@ -218,3 +218,18 @@ def test_good_ranges_pass():
     checks.shares(a=0, b=1)
     checks.at_least(0, n=0)
     checks.as_many(0, targets=[])
+
+
+def test_what_is_no_sequence_of_tensors_is_left_to_python():
+    """A pair of a tensor and a number, a set, a mapping: nothing is said of their shapes."""
+
+    @checked
+    def free(
+        pair: tuple[Float[Tensor, "n"], int],
+        table: dict[str, Float[Tensor, "n"]],
+        several: set[Float[Tensor, "n"]],
+    ) -> int:
+        return pair[1]
+
+    assert free.__wrapped__((FLAT, 3), {"a": FLAT}, {FLAT}) == 3
+    assert free((FLAT, 3), {"a": FLAT}, {FLAT}) == 3

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -128,6 +129,7 @@ def test_names_and_docstrings_are_as_if_written_in_the_class(both):
         assert model.width.fget.__qualname__ == "Model.width"
 
 
+WITHOUT_NAME = partial(len)  # it can be called, but what would the method's name be?
 CLASS = "#| export\nclass A:\n    def f(self):\n        return 1"
 WRONG = {
     "the class stands later": (
@@ -190,7 +192,8 @@ def test_two_classes_may_have_a_method_of_one_name(tmp_path):
     ("owner", "method", "message"),
     [
         ("A", len, "method_of takes a class, not str"),
-        (int.__class__("A", (), {}), 3, "method_of(A) takes a function, not 3"),
+        (type("A", (), {}), 3, "method_of(A) takes a function, not 3"),
+        (type("A", (), {}), WITHOUT_NAME, f"method_of(A) takes a function, not {WITHOUT_NAME!r}"),
     ],
 )
 def test_what_is_no_class_and_no_function_is_named(owner, method, message):
