@@ -437,7 +437,7 @@ def as_drawn(figure, monkeypatch):
 def test_a_stored_picture_is_off_by_what_nobody_sees(scenes, monkeypatch):
     figure = draw.draw_grid([scenes[0], scenes[1]], scenes.categories)
     small, whole = stored(figure), as_drawn(figure, monkeypatch)
-    assert np.abs(small - whole).max() == draw.STEPS[1] // 2
+    assert np.abs(small - whole).max() == draw.STEPS[0] // 2
     assert np.abs((small - whole).mean(axis=(0, 1))).max() < 0.5  # neither darker nor lighter
 
 

@@ -30,9 +30,9 @@ PALETTE = ("#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#0072B2", "#E69F00", "#0
 INK, PALE = "#222222", "#8A8A8A"
 LINE_STYLES = ("-", "--", "-.", ":")
 SHOWN = 90  # dots per inch of a picture as it is shown …
-DOTS_PER_INCH = 160, 110  # … and as it is stored, sharp on any screen …
-STEPS = 6, 8  # … with channels that are multiples of it, which nobody sees in a photograph
-LARGE = 100_000  # the second of both where the first takes more bytes than this
+DOTS_PER_INCH = 110, 160  # … and as it is stored, sharp on any screen …
+STEPS = 8, 6  # … with channels that are multiples of it, which nobody sees in a photograph
+LARGE = 60_000  # the second of both where the first takes no more bytes than this
 FLAT = 1e-3  # a colour that covers this share of a picture means something and stays exact
 
 mpl.rcParams.update(
@@ -80,7 +80,7 @@ class captioned:  # noqa: N801 - reads as the verb it is at the end of a cell
         try:
             for self.dots, step in zip(DOTS_PER_INCH, STEPS, strict=False):
                 picture = self._drawn(step)
-                if len(picture) <= LARGE:
+                if len(picture) > LARGE:
                     break
         finally:
             text.remove()
