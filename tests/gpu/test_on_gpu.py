@@ -12,6 +12,7 @@ import pytest
 import torch
 from torchvision import ops
 
+from bench.systems import SYSTEMS
 from lessons.faster_rcnn import nms
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.training import evaluate, fit
@@ -20,15 +21,6 @@ from lessons.lovasz import lovasz_hinge
 from lessons.roi_align import roi_align, roi_pool
 
 DEVICE = os.environ.get("LESSONS_DEVICE", "cuda")
-SYSTEMS = (
-    "mask_rcnn",
-    "centroid_offsets",
-    "spatial_embedding",
-    "panoptic_fpn",
-    "maskformer",
-    "mask2former",
-    "oneformer",
-)
 
 pytestmark = pytest.mark.skipif(
     DEVICE == "cuda" and not torch.cuda.is_available(), reason="no CUDA device"
