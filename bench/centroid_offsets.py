@@ -1,4 +1,4 @@
-"""Lesson 05: targets and grouping against plain loops, and what is spent after the network."""
+"""Lesson 06: targets and grouping against plain loops, and what is spent after the network."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Lesson 10 against scipy's linear_sum_assignment: least cost over seeds, and processor time."""
+"""Lesson 11 against scipy's linear_sum_assignment: least cost over seeds, and processor time."""
 
 import time
 from collections.abc import Callable

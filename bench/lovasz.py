@@ -1,4 +1,4 @@
-"""Lesson 06 against kornia's Lovász hinge: equality over seeds, and time, at once and in a loop."""
+"""Lesson 07 against kornia's Lovász hinge: equality over seeds, and time, at once and in a loop."""
 
 import torch
 from kornia.losses import lovasz_hinge_loss

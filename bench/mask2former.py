@@ -1,4 +1,4 @@
-"""Lesson 12: a training step against transformers' Mask2Former, its parts, and its memory."""
+"""Lesson 15: a training step against transformers' Mask2Former, its parts, and its memory."""
 
 from collections.abc import Callable
 

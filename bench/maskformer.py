@@ -1,4 +1,4 @@
-"""Lesson 11 against transformers: equality over seeds, the time of matching, loss, a layer and a
+"""Lesson 13 against transformers: equality over seeds, the time of matching, loss, a layer and a
 training step with the same modules.
 """
 

@@ -1,4 +1,4 @@
-"""Lesson 13 against transformers: the largest differences over seeds, and time."""
+"""Lesson 16 against transformers: the largest differences over seeds, and time."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Lesson 09: the merge beside panopticapi, mIoU beside torchmetrics, what a branch costs."""
+"""Lesson 10: the merge beside panopticapi, mIoU beside torchmetrics, what a branch costs."""
 
 import tempfile
 from functools import partial

@@ -1,4 +1,4 @@
-"""Lesson 08 against panopticapi: equality over twenty seeds, and time on one core."""
+"""Lesson 09 against panopticapi: equality over twenty seeds, and time on one core."""
 
 import contextlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Lesson 03 against torchvision's operators: equality over seeds, time and memory."""
+"""Lesson 04 against torchvision's operators: equality over seeds, time and memory."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Lesson 07: the clustering at two megapixels, a step's sort, and inference against Mask R-CNN."""
+"""Lesson 08: the clustering at two megapixels, a step's sort, and inference against Mask R-CNN."""
 
 import math
 from collections.abc import Callable

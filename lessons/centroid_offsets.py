@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/05_centroid_offsets.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/06_centroid_offsets.ipynb: edit that, not this.
 """Centroid offsets.
 
 You let every pixel point at the centre of its instance, collect the votes, and get masks without a

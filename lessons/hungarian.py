@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/10_hungarian.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/11_hungarian.ipynb: edit that, not this.
 """Hungarian matching.
 
 You build the algorithm that decides which prediction answers for which true segment: the one-to-

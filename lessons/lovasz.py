@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/06_lovasz.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/07_lovasz.ipynb: edit that, not this.
 """The Lovász hinge.
 
 You turn the Jaccard loss, 1 − IoU, into a function that a network can be trained on: piecewise

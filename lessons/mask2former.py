@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/12_mask2former.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/15_mask2former.ipynb: edit that, not this.
 """Mask2Former.
 
 You build the network that made one architecture the best at all three kinds of segmentation:
@@ -64,7 +64,7 @@ def attention_mask(
 class MaskedDecoderLayer(DecoderLayer):
     """Masked cross-attention, self-attention, two linear layers; norm after each.
 
-    With `cross_first=False` the queries look at one another first, as in lesson 11.
+    With `cross_first=False` the queries look at one another first, as in lesson 13.
     """
 
     def __init__(self, channels: int, heads: int, hidden: int, cross_first: bool = True):
@@ -212,7 +212,7 @@ def point_losses(
 ) -> dict[str, Float[Tensor, ""]]:
     """L_mask-cls with its mask terms at `count` points of each matched mask's own.
 
-    The terms are `classes`, `mask` (cross-entropy) and `dice`, weighted, as in lesson 11. Raises
+    The terms are `classes`, `mask` (cross-entropy) and `dice`, weighted, as in lesson 13. Raises
     ValueError for another number of targets or matches.
     """
     must_be_as_many(len(mask_logits), targets=targets, matches=matches)
@@ -345,7 +345,7 @@ class DeformableLayer(nn.Module):
 
 
 class PyramidPixelDecoder(PixelDecoder):
-    """Lesson 11's pixel decoder, which says its coarser maps, too."""
+    """Lesson 13's pixel decoder, which says its coarser maps, too."""
 
     def forward(
         self, features: Sequence[Float[Tensor, "b _ _ _"]]
@@ -484,7 +484,7 @@ class Mask2Former(Mask2FormerLayers):
 
     `num_classes` counts all K classes, `num_things` those that are counted. `num_points` are
     those of an image in the matching and of a mask in the loss. With all switches off it is
-    lesson 11's MaskFormer with another loss on the masks; its keywords are known here too.
+    lesson 13's MaskFormer with another loss on the masks; its keywords are known here too.
     """
 
     def layers(self, batch: Float[Tensor, "b 3 h w"]) -> list[tuple[Tensor, Tensor]]:

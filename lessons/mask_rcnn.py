@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/04_mask_rcnn.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/05_mask_rcnn.ipynb: edit that, not this.
 """Mask R-CNN.
 
 You build the detector that finds each thing with a box and then paints it with a mask, loss by

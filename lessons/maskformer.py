@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/11_maskformer.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/13_maskformer.ipynb: edit that, not this.
 """MaskFormer.
 
 You build the network that answers with a set of (class, mask) pairs, train it by matching that set

@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/13_oneformer.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/16_oneformer.ipynb: edit that, not this.
 """OneFormer.
 
 You build one network that does semantic, instance and panoptic segmentation with the same weights:
@@ -324,7 +324,7 @@ class OneFormerQueries(OneFormerModules):
 
 
 class OneFormerLayers(OneFormerQueries):
-    """The way of a batch through the modules: lesson 12's, but for the start."""
+    """The way of a batch through the modules: lesson 15's, but for the start."""
 
     def refine(
         self,
@@ -390,13 +390,13 @@ class OneFormer(OneFormerAnswers):
 
     `num_classes` counts all K classes, `num_things` those that are counted; `categories` have
     their names. `tasks` are those that are drawn in training. Without `contrastive` there is no
-    text, without `task_token` the model is not told its task. Lesson 12's keywords are known.
+    text, without `task_token` the model is not told its task. Lesson 15's keywords are known.
     """
 
     def forward(
         self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
     ) -> dict[str, Float[Tensor, ""]]:
-        """The losses: classes, mask, dice as in lesson 12, and contrastive; a task an image."""
+        """The losses: classes, mask, dice as in lesson 15, and contrastive; a task an image."""
         batch, sizes = batch_images(images, self.mean, self.std)
         segments = batch_segments(segments, sizes)
         tasks, size = draw_tasks(len(images), self.tasks), (batch.shape[2], batch.shape[3])

@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/09_panoptic_fpn.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/10_panoptic_fpn.ipynb: edit that, not this.
 """Panoptic FPN.
 
 You build one network that gives every pixel its class and every thing its number, from a detector,

@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/08_panoptic_quality.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/09_panoptic_quality.ipynb: edit that, not this.
 """Panoptic quality.
 
 You build the number that ranks panoptic systems, from the map of ids in a PNG to PQ, SQ and RQ.

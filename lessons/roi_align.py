@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/03_roi_align.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/04_roi_align.ipynb: edit that, not this.
 """RoI Pooling and RoIAlign.
 
 You turn a box of any size into a small grid of features that moves when the box moves.

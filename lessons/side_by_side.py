@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/14_side_by_side.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/17_side_by_side.ipynb: edit that, not this.
 """Side by side.
 
 You put all systems of the course on the same held-out images and see what each is worth: scores,
@@ -68,7 +68,7 @@ def as_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = 
 
 
 def merge_things(instances: Segments, num_things: int, score_threshold: float = 0.5) -> Segments:
-    """A detector's disjoint answer: lesson 09's merge, without any stuff.
+    """A detector's disjoint answer: lesson 10's merge, without any stuff.
 
     The best score claims its pixels first; one below `score_threshold` is left out, and one of
     which more than half is taken already. Raises ValueError where the scores are missing.
@@ -295,7 +295,7 @@ def find_errors(
     categories: Sequence[Category],
     score_threshold: float = 0.5,
 ) -> Errors:
-    """What is wrong with the things of one image: see `Errors` and lesson 14's table.
+    """What is wrong with the things of one image: see `Errors` and lesson 17's table.
 
     Only things with a score of at least `score_threshold` are looked at. Crowds of the target
     must not be found, and excuse what lies in them. Raises ValueError where the prediction has

@@ -1,4 +1,4 @@
-# Built by `lessons build` from notebooks/07_spatial_embedding.ipynb: edit that, not this.
+# Built by `lessons build` from notebooks/08_spatial_embedding.ipynb: edit that, not this.
 """Spatial embedding.
 
 You build the network that lets every pixel point at its thing and say how far from the centre a

@@ -198,7 +198,7 @@ def test_a_notebook_without_title_or_sentence(house):
 
 def test_a_badly_named_notebook(house):
     write_notebook(house, "notebooks/Sheep.ipynb", LESSON)
-    with pytest.raises(LessonsError, match=r"Sheep.ipynb must be named as in 03_roi_align.ipynb"):
+    with pytest.raises(LessonsError, match=r"Sheep.ipynb must be named as in 04_roi_align.ipynb"):
         build(house)
 
 

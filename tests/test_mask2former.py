@@ -1,4 +1,4 @@
-"""Lesson 12 equal to transformers' Mask2Former, part by part, and to plain loops."""
+"""Lesson 15 equal to transformers' Mask2Former, part by part, and to plain loops."""
 
 import math
 

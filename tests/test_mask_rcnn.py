@@ -1,4 +1,4 @@
-"""Lesson 04 against torchvision: parts on random inputs, the whole with transplanted weights."""
+"""Lesson 05 against torchvision: parts on random inputs, the whole with transplanted weights."""
 
 from functools import partial
 

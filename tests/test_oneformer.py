@@ -1,4 +1,4 @@
-"""Lesson 13 equal to transformers' OneFormer, part by part, to CLIP's text model, and to loops."""
+"""Lesson 16 equal to transformers' OneFormer, part by part, to CLIP's text model, and to loops."""
 
 import math
 from functools import partial

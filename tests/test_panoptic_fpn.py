@@ -1,4 +1,4 @@
-"""Lesson 09: mIoU as torchmetrics counts, the merge as panopticapi's script, and the network."""
+"""Lesson 10: mIoU as torchmetrics counts, the merge as panopticapi's script, and the network."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Lesson 08 against panopticapi, number by number and count by count, and against loops."""
+"""Lesson 09 against panopticapi, number by number and count by count, and against loops."""
 
 import math
 from itertools import product

@@ -1,4 +1,4 @@
-"""Lesson 14: scores as the references have them, kinds of mistakes by sets, clock and memory."""
+"""Lesson 17: scores as the references have them, kinds of mistakes by sets, clock and memory."""
 
 import math
 
@@ -172,7 +172,7 @@ def test_the_merge_of_things_is_disjoint_and_leaves_the_unsure_out():
 
 
 def by_sets(prediction, target, threshold=0.5):
-    """The table of lesson 14 in sets of pixels, one thing at a time."""
+    """The table of lesson 17 in sets of pixels, one thing at a time."""
     errors = Errors()
     pixels = [
         [set(m.flatten().nonzero()[:, 0].tolist()) for m in side.masks]

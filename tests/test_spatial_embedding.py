@@ -1,4 +1,4 @@
-"""Lesson 07 against fixtures computed by hand and against plain loops over pixels."""
+"""Lesson 08 against fixtures computed by hand and against plain loops over pixels."""
 
 import json
 import math

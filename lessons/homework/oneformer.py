@@ -466,10 +466,10 @@ THINGS = Exercise(
             "These are the instances: your task counts. There was to be one mask for each class.",
         ),
         Mistake(
-            "lesson 11's instances",
+            "lesson 13's instances",
             instances_of_lesson_11,
             "These are the targets of the task instance: they count, and the crowds are missing. "
-            "Which of lesson 11's tasks has one mask for each class?",
+            "Which of lesson 13's tasks has one mask for each class?",
         ),
         Mistake(
             "classes that are not there",

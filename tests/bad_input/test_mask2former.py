@@ -1,4 +1,4 @@
-"""What lesson 12 cannot do is named in one sentence."""
+"""What lesson 15 cannot do is named in one sentence."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a reader can get wrong with lesson 13 is named in one sentence."""
+"""What a reader can get wrong with lesson 16 is named in one sentence."""
 
 import pytest
 import torch

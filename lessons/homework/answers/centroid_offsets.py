@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/05_centroid_offsets.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/06_centroid_offsets.ipynb: edit that, not this.
 """Homework 05: votes and vectors.
 
 Three exercises and a stretch: a centre that is never outside of its instance, a vector field that

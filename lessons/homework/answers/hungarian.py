@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/10_hungarian.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/11_hungarian.ipynb: edit that, not this.
 """Homework 10: Hungarian matching.
 
 Three exercises and a stretch ask what else the matching can tell you: some pairs are forbidden,

@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/06_lovasz.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/07_lovasz.ipynb: edit that, not this.
 """Homework 06: the Lovász hinge.
 
 Three exercises and a stretch take the loss to many classes, compute it without any weights, keep

@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/12_mask2former.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/15_mask2former.ipynb: edit that, not this.
 """Homework 12: Mask2Former.
 
 Three exercises and a stretch take the parts of the lesson into your own hands: masked attention

@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/04_mask_rcnn.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/05_mask_rcnn.ipynb: edit that, not this.
 """Homework 04: masks.
 
 Three exercises and a stretch change the mask branch in four places: how many masks there are, how

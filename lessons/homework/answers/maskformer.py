@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/11_maskformer.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/13_maskformer.ipynb: edit that, not this.
 """Homework 11: MaskFormer.
 
 Three exercises and a stretch question what the lesson took from the paper: what a dice loss says

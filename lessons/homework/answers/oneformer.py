@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/13_oneformer.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/16_oneformer.ipynb: edit that, not this.
 """Homework 13: OneFormer.
 
 Three exercises and a stretch look closer at the contrastive loss, and teach the model a task that

@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/09_panoptic_fpn.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/10_panoptic_fpn.ipynb: edit that, not this.
 """Homework 09: Panoptic FPN.
 
 Three exercises and a stretch turn the screws of the lesson: another order in the merge, a loss

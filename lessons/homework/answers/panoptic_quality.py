@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/08_panoptic_quality.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/09_panoptic_quality.ipynb: edit that, not this.
 """Homework 08: panoptic quality.
 
 Three exercises and a stretch question what PQ takes for granted: a threshold for stuff too, a

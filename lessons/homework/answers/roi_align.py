@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/03_roi_align.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/04_roi_align.ipynb: edit that, not this.
 """Homework 03: RoIAlign.
 
 Three exercises and a stretch read between the cells in other ways: by matrix products, by moving

@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/14_side_by_side.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/17_side_by_side.ipynb: edit that, not this.
 """Homework 14: side by side.
 
 Three exercises and a stretch about comparing: do two metrics agree, why is a thing missed, which

@@ -1,4 +1,4 @@
-# Built by `lessons build` from solutions/07_spatial_embedding.ipynb: edit that, not this.
+# Built by `lessons build` from solutions/08_spatial_embedding.ipynb: edit that, not this.
 """Homework 07: spatial embeddings.
 
 Three exercises and a stretch change the membership φ in each of its parts: who says the bandwidth,

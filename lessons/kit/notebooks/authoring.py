@@ -92,10 +92,10 @@ def _wanted_files(root: Path) -> dict[Path, str]:
 
 
 def lesson_name(path: Path) -> str:
-    """`03_roi_align.ipynb` → `roi_align`. Raises LessonsError for another form of name."""
+    """`04_roi_align.ipynb` → `roi_align`. Raises LessonsError for another form of name."""
     match = re.fullmatch(r"\d\d_([a-z][a-z0-9_]*)", path.stem)
     if not match:
-        raise LessonsError(f"{path.name} must be named as in 03_roi_align.ipynb")
+        raise LessonsError(f"{path.name} must be named as in 04_roi_align.ipynb")
     return match[1]
 
 

@@ -1,4 +1,4 @@
-"""transformers' Mask2Former behind this course's types: what lesson 12, its tests and its
+"""transformers' Mask2Former behind this course's types: what lesson 15, its tests and its
 benchmark compare with. Weights are copied from theirs into ours; nothing is computed here.
 """
 

@@ -34,7 +34,7 @@ def transformers_maskformer(
 
 
 def transformers_decoder_layer(layer: nn.Module, heads: int) -> nn.Module:
-    """transformers' decoder layer of MaskFormer, with the weights of lesson 11's `DecoderLayer`."""
+    """transformers' decoder layer of MaskFormer, with the weights of lesson 13's `DecoderLayer`."""
     from transformers.models.maskformer import modeling_maskformer as reference
 
     channels = layer.norms[0].normalized_shape[0]

@@ -1,4 +1,4 @@
-"""transformers' OneFormer behind this course's types: what lesson 13, its tests and its
+"""transformers' OneFormer behind this course's types: what lesson 16, its tests and its
 benchmark compare with. Weights are copied from theirs into ours; nothing is computed here.
 """
 
