@@ -14,7 +14,7 @@ from lessons.homework.answers.oneformer import (
 )
 from lessons.kit.data import Category, Segments, is_crowd
 from lessons.kit.homework import Exercise, Homework, Mistake
-from lessons.maskformer import task_targets
+from lessons.set_prediction import task_targets
 
 # ---------------------------------------------------------------- 1. fair_contrastive_loss
 
