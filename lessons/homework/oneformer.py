@@ -1,4 +1,4 @@
-"""Homework 13: the exercises on OneFormer, and the mistakes that are known by name."""
+"""Homework 16: the exercises on OneFormer, and the mistakes that are known by name."""
 
 from collections.abc import Iterator, Sequence
 
@@ -647,5 +647,5 @@ SLOPE = Exercise(
     ],
 )
 
-homework = Homework("Homework 13: OneFormer", [FAIR, GATHERED, THINGS, SLOPE])
+homework = Homework("Homework 16: OneFormer", [FAIR, GATHERED, THINGS, SLOPE])
 check, score_board = homework.check, homework.score_board
