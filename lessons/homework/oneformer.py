@@ -469,7 +469,7 @@ THINGS = Exercise(
             "lesson 13's instances",
             instances_of_lesson_11,
             "These are the targets of the task instance: they count, and the crowds are missing. "
-            "Which of lesson 13's tasks has one mask for each class?",
+            "Which of lesson 12's tasks has one mask for each class?",
         ),
         Mistake(
             "classes that are not there",
