@@ -353,13 +353,13 @@ def test_the_decoder_layer_equals_transformers():
 
 def test_turned_around_the_layer_is_maskformer():
     torch.manual_seed(0)
-    lesson_11 = MaskFormer(8, 4, channels=16, hidden=16, heads=2).decoder[0]
+    plain = MaskFormer(8, 4, channels=16, hidden=16, heads=2).decoder[0]
     ours = MaskedDecoderLayer(16, 2, 16, cross_first=False)
-    ours.load_state_dict(lesson_11.state_dict())
+    ours.load_state_dict(plain.state_dict())
     given_ = torch.randn(2, 5, 16), torch.randn(5, 16), torch.randn(2, 7, 16), torch.randn(7, 16)
-    assert torch.equal(ours(*given_), lesson_11(*given_))
+    assert torch.equal(ours(*given_), plain(*given_))
     ours.cross_first = True
-    assert not torch.allclose(ours(*given_), lesson_11(*given_), atol=1e-3)
+    assert not torch.allclose(ours(*given_), plain(*given_), atol=1e-3)
 
 
 # ---------------------------------------------------------------- the model

@@ -423,7 +423,7 @@ def in_order_of_appearance(labels: list[int]) -> list[int]:
     return list(dict.fromkeys(labels))
 
 
-def instances_of_lesson_11(segments: Segments, categories: Sequence[Category], count: int):
+def instances_of_lesson_12(segments: Segments, categories: Sequence[Category], count: int):
     num_things = sum(category.is_thing for category in categories)
     targets = task_targets(segments, "instance", num_things)
     sentences = [f"a photo with a {categories[k].name}" for k in targets.labels.tolist()][:count]
@@ -466,8 +466,8 @@ THINGS = Exercise(
             "These are the instances: your task counts. There was to be one mask for each class.",
         ),
         Mistake(
-            "lesson 13's instances",
-            instances_of_lesson_11,
+            "lesson 12's instances",
+            instances_of_lesson_12,
             "These are the targets of the task instance: they count, and the crowds are missing. "
             "Which of lesson 12's tasks has one mask for each class?",
         ),

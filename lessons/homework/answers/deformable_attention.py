@@ -4,7 +4,6 @@
 One exercise: deformable attention without `grid_sample`, corner by corner.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
