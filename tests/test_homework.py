@@ -61,9 +61,9 @@ def test_every_mistake_gets_its_own_hint(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_three_exercises_and_a_stretch(name):
-    exercises = list(homework_of(name).exercises.values())
-    assert [exercise.stretch for exercise in exercises] == [False, False, False, True]
+def test_two_exercises_at_least_and_a_stretch_stands_last(name):
+    stretch = [exercise.stretch for exercise in homework_of(name).exercises.values()]
+    assert 2 <= len(stretch) <= 4 and sum(stretch) <= 1 and not any(stretch[:-1])
 
 
 @pytest.mark.parametrize("name", NAMES)
