@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from lessons.kit.data import checks
@@ -200,6 +200,9 @@ def test_it_costs_microseconds():
             lambda: checks.at_least(1, heads=2.0),
             "heads must be a whole number of at least 1, not 2.0",
         ),
+        (lambda: checks.between(0, 4, things=5), "things must be in 0 … 4, not 5"),
+        (lambda: checks.between(0, 4, things=True), "things must be in 0 … 4, not True"),
+        (lambda: checks.one_of(("a", "b"), way="c"), "way must be one of a, b, not 'c'"),
         (
             lambda: checks.as_many(2, targets=[1]),
             "targets must have one entry for each of 2 images, not 1",
@@ -218,6 +221,19 @@ def test_good_ranges_pass():
     checks.shares(a=0, b=1)
     checks.at_least(0, n=0)
     checks.as_many(0, targets=[])
+    checks.between(0, 4, things=0, stuff=4)
+    checks.one_of(("a", "b"), way="b")
+
+
+def test_shaped_takes_every_dtype():
+    @checked
+    def count(masks: Shaped[Tensor, "n p"]) -> int:
+        return len(masks)
+
+    assert count(torch.ones(2, 3)) == count(torch.ones(2, 3, dtype=torch.bool)) == 2
+    with pytest.raises(ValueError) as error:
+        count(torch.ones(3, dtype=torch.bool))
+    assert str(error.value) == "masks must be (n, p), not boolean (3,)"
 
 
 def test_what_is_no_sequence_of_tensors_is_left_to_python():

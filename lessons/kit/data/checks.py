@@ -91,8 +91,8 @@ class _Array:
     def __init__(self, annotation: Any):
         self.type = annotation.array_type
         self.dims = annotation.dim_str.split()
-        names = annotation.dtypes
-        self.kind = _kind_of_names(names)
+        names = annotation.dtypes if isinstance(annotation.dtypes, Sequence) else ()  # Shaped: any
+        self.kind = _kind_of_names(names) if names else ""
         if self.type is Tensor:  # looked up as they are, without making text of a dtype
             self.dtypes = {
                 d for n in names if isinstance(d := getattr(torch, n, None), torch.dtype)
@@ -102,7 +102,7 @@ class _Array:
         self.fixed = None if any(d == "..." or d[0] == "*" for d in self.dims) else len(self.dims)
 
     def __call__(self, name: str, value: Any, sizes: dict) -> None:
-        if not isinstance(value, self.type) or value.dtype not in self.dtypes:
+        if not isinstance(value, self.type) or (self.dtypes and value.dtype not in self.dtypes):
             raise self.error(name, value, sizes)
         shape = value.shape
         if self.fixed is not None:
@@ -139,6 +139,7 @@ class _Array:
 
     def error(self, name: str, value: Any, sizes: dict) -> ValueError:
         wanted = f"{self.kind} {_tuple(self.dims)}" if self.dims else f"one {self.kind} number"
+        wanted = wanted.replace("  ", " ").strip()
         known = [_size_of(dim, sizes) for dim in self.dims]
         letters = [dim for dim in self.dims if dim in sizes]
         if letters:
@@ -218,6 +219,21 @@ def at_least(smallest: int, **values: object) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
             raise ValueError(f"{name} must be a whole number of at least {smallest}, not {value}")
+
+
+def between(smallest: int, largest: int, **values: object) -> None:
+    """Raises ValueError where a whole number is not in smallest … largest; the keyword names it."""
+    for name, value in values.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not smallest <= value <= largest:
+            raise ValueError(f"{name} must be in {smallest} … {largest}, not {value}")
+
+
+def one_of(words: Iterable[str], **values: object) -> None:
+    """Raises ValueError where a value is none of some words; the keyword is its name."""
+    for name, value in values.items():
+        if value not in words:
+            raise ValueError(f"{name} must be one of {', '.join(words)}, not {value!r}")
 
 
 def as_many(count: int, **lists: Sequence) -> None:

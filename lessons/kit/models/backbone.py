@@ -59,9 +59,17 @@ GROUP = 16
 """Channels that GroupNorm normalises together."""
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with groups of 16 channels, the setting that Wu & He found best with images."""
-    return nn.GroupNorm(channels // GROUP, channels)
+def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
+    """GroupNorm with so many groups; without a number with groups of 16 channels.
+
+    16 is the setting that Wu & He (2018) found best with images. Raises ValueError for channels
+    that cannot be shared out.
+    """
+    if groups is None and (channels < GROUP or channels % GROUP):
+        raise ValueError(f"channels must be a multiple of {GROUP}, not {channels}")
+    if groups is not None and (groups < 1 or channels % groups):
+        raise ValueError(f"channels must be a multiple of groups, {groups}, not {channels}")
+    return nn.GroupNorm(groups or channels // GROUP, channels)
 
 
 def _stage(inside: int, width: int, depth: int, stride: int) -> nn.Sequential:
