@@ -273,7 +273,7 @@ class RegionProposalNetwork(nn.Module):
         self.min_size, self.score_threshold = min_size, score_threshold
         self.head = ProposalHead(channels, counts.pop() * len(ratios))
 
-    def anchors(
+    def anchors_of(
         self, features: Sequence[Float[Tensor, "b c _ _"]], batch_size_px: tuple[int, int]
     ) -> list[Float[Tensor, "_ 4"]]:
         """The anchors by level; a stride is the batch's size // the features' size."""
@@ -299,7 +299,7 @@ class RegionProposalNetwork(nn.Module):
         proposal leaves its image. Proposals carry no gradient. Raises ValueError where the
         numbers of levels or of images differ, or a true box has no area.
         """
-        anchors = self.anchors(features, batch_size_px)
+        anchors = self.anchors_of(features, batch_size_px)
         logits, deltas = self.head(features)
         found = select_proposals(
             logits,

@@ -218,7 +218,7 @@ def test_the_sum_over_positives_is_divided_by_the_sample():
     few = networks(train=True, samples=400)[1]
     everything = ours(features, PADDED, IMAGE_SIZES, boxes)[1]["rpn_box"]
     sampled = few(features, PADDED, IMAGE_SIZES, boxes)[1]["rpn_box"]
-    anchors = torch.cat(ours.anchors(features, PADDED))
+    anchors = torch.cat(ours.anchors_of(features, PADDED))
     matches = match_boxes(box_iou(boxes[0], anchors), 0.6, 0.25, keep_best=True)
     total = int((matches != -2).sum())
     assert 0 < (matches >= 0).sum() <= 200 < total
