@@ -99,17 +99,22 @@ class _Array:
             }
         else:
             self.dtypes = {np.dtype(n) for n in names if hasattr(np, n)}
-        several = (i for i, dim in enumerate(self.dims) if dim == "..." or dim[0] == "*")
-        self.place = next(several, None)  # of `...` or `*name`
+        self.fixed = None if any(d == "..." or d[0] == "*" for d in self.dims) else len(self.dims)
 
     def __call__(self, name: str, value: Any, sizes: dict) -> None:
         if not isinstance(value, self.type) or (self.dtypes and value.dtype not in self.dtypes):
             raise self.error(name, value, sizes)
-        shape = value.shape if self.place is None else self.gathered(tuple(value.shape))
-        if len(shape) != len(self.dims):
-            raise self.error(name, value, sizes)
-        for dim, size in zip(self.dims, shape, strict=True):
-            if dim == "_" or size is ...:
+        shape = value.shape
+        if self.fixed is not None:
+            if len(shape) != self.fixed:
+                raise self.error(name, value, sizes)
+            pairs = zip(self.dims, shape, strict=True)
+        else:
+            pairs = self.spread(shape)
+            if pairs is None:
+                raise self.error(name, value, sizes)
+        for dim, size in pairs:
+            if dim == "_":
                 continue
             known = sizes.get(dim)
             if known is None:
@@ -120,14 +125,17 @@ class _Array:
             elif known[0] != size:
                 raise self.error(name, value, sizes)
 
-    def gathered(self, shape: tuple[int, ...]) -> tuple[Any, ...]:
-        """The sizes with one entry for `*name`, all of its own; `...` where they do not matter."""
-        end = len(shape) - (len(self.dims) - self.place - 1)
-        if end < self.place:
-            return ()  # too few
-        dim = self.dims[self.place]
-        own = ... if dim == "..." or "#" in dim else shape[self.place : end]
-        return (*shape[: self.place], own, *shape[end:])
+    def spread(self, shape: tuple[int, ...]) -> list[tuple[str, Any]] | None:
+        """Each letter with its size, `*name` with several; None where there are too few sizes."""
+        place = next(i for i, dim in enumerate(self.dims) if dim == "..." or dim[0] == "*")
+        behind = len(self.dims) - place - 1
+        if len(shape) < place + behind:
+            return None
+        end = len(shape) - behind
+        pairs: list[tuple[str, Any]] = list(zip(self.dims[:place], shape, strict=False))
+        if self.dims[place] != "..." and "#" not in self.dims[place]:
+            pairs.append((self.dims[place], tuple(shape[place:end])))
+        return pairs + list(zip(self.dims[place + 1 :], shape[end:], strict=True))
 
     def error(self, name: str, value: Any, sizes: dict) -> ValueError:
         wanted = f"{self.kind} {_tuple(self.dims)}" if self.dims else f"one {self.kind} number"
