@@ -1,4 +1,4 @@
-"""Homework 13: the exercises on OneFormer, and the mistakes that are known by name."""
+"""Homework 16: the exercises on OneFormer, and the mistakes that are known by name."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ from lessons.homework.answers.oneformer import (
 )
 from lessons.kit.data import Category, Segments, is_crowd
 from lessons.kit.homework import Exercise, Homework, Mistake
-from lessons.maskformer import task_targets
+from lessons.set_prediction import task_targets
 
 # ---------------------------------------------------------------- 1. fair_contrastive_loss
 
@@ -647,5 +647,5 @@ SLOPE = Exercise(
     ],
 )
 
-homework = Homework("Homework 13: OneFormer", [FAIR, GATHERED, THINGS, SLOPE])
+homework = Homework("Homework 16: OneFormer", [FAIR, GATHERED, THINGS, SLOPE])
 check, score_board = homework.check, homework.score_board
