@@ -13,12 +13,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench.timing import report, side_by_side, wait
-from lessons.faster_rcnn import RegionProposalNetwork
 from lessons.kit.data import boxes, is_crowd
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.models.backbone import Backbone
 from lessons.kit.peers.mask_rcnn import torchvision_mask_rcnn, transplant
 from lessons.mask_rcnn import BoxHead, MaskHead, MaskRCNN, mask_targets
+from lessons.region_proposals import RegionProposalNetwork
 from lessons.roi_align import roi_align
 
 T, BATCH, SIDE = 4, 8, 128

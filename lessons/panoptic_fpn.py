@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.average_precision import evaluate_instances
-from lessons.faster_rcnn import FeaturePyramid
 from lessons.kit.data import VOID, Category, Segments, semantic_map
 from lessons.kit.models.backbone import Backbone, group_norm
 from lessons.kit.models.images import batch_images, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask_rcnn import MaskRCNNParts, detect, instance_losses, paste_detections
 from lessons.panoptic_quality import panoptic_quality
+from lessons.region_proposals import FeaturePyramid
 
 
 def count_pixels(

@@ -14,7 +14,6 @@ from torchvision.models.detection.roi_heads import (
 )
 from torchvision.ops import MultiScaleRoIAlign
 
-from lessons.faster_rcnn import RegionProposalNetwork
 from lessons.kit.data import Segments, boxes, is_crowd
 from lessons.kit.data.scenes import scene
 from lessons.kit.models.backbone import Backbone
@@ -38,6 +37,7 @@ from lessons.mask_rcnn import (
     softmax_mask_loss,
     softmax_mask_scores,
 )
+from lessons.region_proposals import RegionProposalNetwork
 from lessons.roi_align import roi_align, roi_pool
 
 T = 4
