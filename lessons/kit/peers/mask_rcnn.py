@@ -131,18 +131,18 @@ def make_sure(model: MaskRCNN, images: Sequence[Tensor]) -> None:
     """Change a `published_mask_rcnn` with random weights so that it detects things in images.
 
     As they are drawn, all boxes have nearly the same score, below every threshold. So the last
-    norm of each residual block is multiplied by 0.2 (the sums of the blocks do not grow), the
-    last layers of the proposals by 100 (objectness) and 20 (boxes), those of the heads by 200
-    (classes), 20 (boxes) and 30 (masks); and the classes' biases take away each one's mean over
+    norm of each residual block is multiplied by 0.5 (the sums of the blocks do not grow), the
+    last layers of the proposals by 30 (objectness) and 7 (boxes), those of the heads by 60
+    (classes), 7 (boxes) and 10 (masks); and the classes' biases take away each one's mean over
     the proposals, so that not the same one wins in every box.
     """
     for name, norm in model.backbone.body.named_modules():
         if name.endswith("bn3"):
-            norm.weight *= 0.2
+            norm.weight *= 0.5
     heads, proposals = model.roi_heads, model.rpn.head
     box, mask = heads.box_predictor, heads.mask_predictor
-    last = {proposals.cls_logits: 100, proposals.bbox_pred: 20}
-    last |= {box.cls_score: 200, box.bbox_pred: 20, mask.mask_fcn_logits: 30}
+    last = {proposals.cls_logits: 30, proposals.bbox_pred: 7}
+    last |= {box.cls_score: 60, box.bbox_pred: 7, mask.mask_fcn_logits: 10}
     for layer, factor in last.items():
         layer.weight *= factor
     logits = []
