@@ -8,17 +8,12 @@ from torch.profiler import ProfilerActivity, profile
 from transformers.models.mask2former import modeling_mask2former as reference
 
 from bench.timing import report, side_by_side, wait
+from lessons.deformable_attention import DeformableAttention, cell_centres
 from lessons.kit.data import is_crowd
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.models.images import batch_images
 from lessons.kit.peers import mask2former as peer
-from lessons.mask2former import (
-    DeformableAttention,
-    Mask2Former,
-    cell_centres,
-    match_at_points,
-    point_losses,
-)
+from lessons.mask2former import Mask2Former, match_at_points, point_losses
 
 IMAGES, CLASSES, THINGS, HEADS, POINTS = 8, 8, 4, 4, 1024
 PEER = "transformers"

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from bench.timing import at_hand, report, side_by_side, wait
-from lessons.faster_rcnn import FeaturePyramid, RegionProposalNetwork
 from lessons.kit.data import Segments, boxes, is_crowd, things
 from lessons.kit.data.real import CocoPanoptic
 from lessons.kit.data.scenes import Scenes
@@ -29,6 +28,7 @@ from lessons.kit.peers.mask_rcnn import (
     transplant,
 )
 from lessons.mask_rcnn import BoxHead, MaskHead, MaskRCNN, choose_level
+from lessons.region_proposals import FeaturePyramid, RegionProposalNetwork
 
 T, BATCH, SIDE = 4, 8, 128
 PROPOSALS, SAMPLES = 200, 64

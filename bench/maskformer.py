@@ -10,9 +10,8 @@ from bench.timing import report, side_by_side
 from lessons.kit.data import Segments
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.peers.maskformer import transformers_decoder_layer, transformers_maskformer
-from lessons.maskformer import (
-    DecoderLayer,
-    MaskFormer,
+from lessons.maskformer import DecoderLayer, MaskFormer
+from lessons.set_prediction import (
     mask_classification_loss,
     match_segments_to_queries,
     pad_masks,

@@ -6,7 +6,6 @@ from bench.timing import report, side_by_side
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.peers import oneformer as peer
 from lessons.mask2former import Mask2Former
-from lessons.maskformer import TASKS
 from lessons.oneformer import (
     OneFormer,
     TextEncoder,
@@ -15,6 +14,7 @@ from lessons.oneformer import (
     contrastive_loss,
     task_sentences,
 )
+from lessons.set_prediction import TASKS
 
 SEEDS = 300
 IMAGES = 8

@@ -15,22 +15,19 @@ from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lessons.anchor_boxes import box_iou, decode_boxes, encode_boxes, nms
 from lessons.average_precision import evaluate_instances
-from lessons.faster_rcnn import (
-    FeaturePyramid,
-    RegionProposalNetwork,
-    box_iou,
-    decode_boxes,
-    encode_boxes,
-    match_boxes,
-    nms,
-    sample_boxes,
-)
 from lessons.kit.data import Segments, boxes, is_crowd
 from lessons.kit.data.checks import as_many, at_least, checked, labels_in, one_of, shares
 from lessons.kit.models.backbone import Backbone, group_norm
 from lessons.kit.models.images import MEAN, STD, batch_images, batch_segments, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
+from lessons.region_proposals import (
+    FeaturePyramid,
+    RegionProposalNetwork,
+    match_boxes,
+    sample_boxes,
+)
 from lessons.roi_align import roi_align, roi_pool
 
 

@@ -15,22 +15,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.kit.data import Category, Segments
+from lessons.kit.data.checks import at_least, between, checked, labels_in, one_of
 from lessons.kit.models.images import batch_images, batch_segments, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
-from lessons.mask2former import Mask2Former, attention_mask
+from lessons.mask2former import WEIGHTS, Mask2Former
 from lessons.maskformer import (
     METRICS,
-    TASKS,
     Attention,
     DecoderLayer,
+    image_cells,
     instance_inference,
-    must_be_task,
-    pad_masks,
+    of_each_image,
     panoptic_inference,
     semantic_inference,
-    sine_positions,
-    task_targets,
 )
+from lessons.set_prediction import TASKS, Weights, pad_masks, sum_of_layers, task_targets
 
 
 def draw_tasks(count: int, tasks: Sequence[str] = TASKS) -> list[str]:
@@ -41,7 +40,7 @@ def draw_tasks(count: int, tasks: Sequence[str] = TASKS) -> list[str]:
     if not tasks:
         raise ValueError("tasks must name at least one task, it is empty")
     for task in tasks:
-        must_be_task(task)
+        one_of(TASKS, task=task)
     return [tasks[i] for i in torch.randint(len(tasks), (count,)).tolist()]
 
 
@@ -55,15 +54,13 @@ def task_sentences(
     is too many is left out. Raises ValueError for another task, a count below 1 and a label
     that is no category.
     """
-    must_be_task(task)
-    if count < 1:
-        raise ValueError(f"count must be at least 1, not {count}")
+    one_of(TASKS, task=task)
+    at_least(1, count=count)
     num_things = sum(category.is_thing for category in categories)
-    labels = task_targets(segments, task, num_things).labels.sort().values.tolist()
-    if labels and not 0 <= labels[0] <= labels[-1] < len(categories):
-        given = f"{labels[0]} … {labels[-1]}"
-        raise ValueError(f"labels must be 0 … {len(categories) - 1}, not {given}")
-    sentences = [f"a photo with a {categories[label].name}" for label in labels][:count]
+    labels = task_targets(segments, task, num_things).labels
+    labels_in(labels, len(categories))
+    names = [categories[label].name for label in labels.sort().values.tolist()]
+    sentences = [f"a photo with a {name}" for name in names][:count]
     padding = f"{'an' if task == 'instance' else 'a'} {task} photo"
     return sentences + [padding] * (count - len(sentences))
 
@@ -163,9 +160,7 @@ class TextEncoder(nn.Module):
         self, words: int, length: int, width: int, layers: int, heads: int, causal: bool = True
     ):
         super().__init__()
-        if min(words, length, width, layers) < 1:
-            given = f"{words}, {length}, {width} and {layers}"
-            raise ValueError(f"words, length, width and layers must be at least 1, not {given}")
+        at_least(1, words=words, length=length, width=width, layers=layers)
         self.causal = causal
         self.embedding = nn.Embedding(words, width)
         self.positions = nn.Parameter(0.1 * torch.randn(length, width))
@@ -195,8 +190,7 @@ class TextMapper(nn.Module):
 
     def __init__(self, encoder: TextEncoder, channels: int, contexts: int):
         super().__init__()
-        if contexts < 0:
-            raise ValueError(f"contexts must be at least 0, not {contexts}")
+        at_least(0, contexts=contexts)
         self.encoder = encoder
         self.project = multilayer(encoder.positions.shape[1], channels)
         self.contexts = nn.Parameter(torch.randn(contexts, channels))
@@ -208,6 +202,7 @@ class TextMapper(nn.Module):
         return torch.cat([texts, self.contexts.expand(len(tokens), -1, -1)], dim=1)
 
 
+@checked
 def contrastive_loss(
     queries: Float[Tensor, "b q c"],
     texts: Float[Tensor, "b q c"],
@@ -216,12 +211,12 @@ def contrastive_loss(
     """Each image's queries find their own texts among those of the batch, and the other way round.
 
     An image is one vector of q · c numbers and length 1; cross-entropies over the cosines divided
-    by the `temperature` (at least 0.01). Jain et al. 2023, eq. 2; 0 for a batch of one. Raises
-    ValueError for two shapes, an empty batch and a temperature that is not above 0.
+    by the `temperature` (at least 0.01). Jain et al. 2023, eq. 2; 0 for a batch of one; a process
+    compares its own images only. Raises ValueError for two shapes, an empty batch and a
+    temperature that is not above 0.
     """
-    if queries.shape != texts.shape or queries.ndim != 3 or not len(queries):
-        shapes = f"{tuple(queries.shape)} and {tuple(texts.shape)}"
-        raise ValueError(f"queries and texts must both be (b, q, c), b at least 1, not {shapes}")
+    if not len(queries):
+        raise ValueError("queries of no image: a batch needs at least one")
     if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
     with torch.autocast(queries.device.type, enabled=False):
@@ -247,16 +242,16 @@ def must_fit_classes(categories: Sequence[Category], num_classes: int, num_thing
         raise ValueError(f"categories must be {wanted}, not {given} or in another order")
 
 
-def must_be_counts(query_layers: int, contexts: int, num_queries: int) -> None:
-    """Raises ValueError where there are no query layers or as many contexts as queries."""
-    if query_layers < 1:
-        raise ValueError(f"query_layers must be at least 1, not {query_layers}")
-    if not 0 <= contexts < num_queries:
-        raise ValueError(f"contexts must be in 0 … {num_queries - 1}, not {contexts}")
+class OneFormer(Mask2Former):
+    """OneFormer (Jain et al. 2023): one Mask2Former for all three tasks, told by a sentence.
 
-
-class OneFormerModules(Mask2Former):
-    """The modules of a `OneFormer`."""
+    `categories` have the names of the K classes, things first. `tasks` are those that are drawn
+    in training. Without `contrastive` there is no text, with `task_token=False` the model is not
+    told its task; a module in its place makes vectors of sentences of numbers. The published code
+    and its weights exchange values and positions on the way into the query layers: that is
+    `exchanged`. All else is as in lesson 15, its switches on. Raises ValueError for a setting
+    that cannot be.
+    """
 
     def __init__(
         self,
@@ -266,38 +261,71 @@ class OneFormerModules(Mask2Former):
         categories: Sequence[Category] | None = None,
         tasks: Sequence[str] = TASKS,
         contrastive: bool = True,
-        task_token: bool = True,
+        task_token: nn.Module | bool = True,
+        exchanged: bool = False,
+        backbone: nn.Module | None = None,
+        pixel_decoder: nn.Module | None = None,
+        decoder: nn.ModuleList | None = None,
+        head: nn.Module | None = None,
         query_layers: int = 2,
-        contexts: int = 4,
-        text_layers: int = 2,
+        contexts: int = 4,  # the paper's: 16
+        text_layers: int = 2,  # 6
+        text_heads: int = 4,
         contrastive_weight: float = 0.5,
-        **options: Any,
+        num_points: int = 1024,  # 12544
+        num_queries: int = 24,  # 150
+        channels: int = 64,  # 256
+        heads: int = 4,  # 8
+        hidden: int = 256,  # 2048
+        decoder_layers: int = 3,  # 9
+        encoder_layers: int = 2,  # 6
+        encoder_hidden: int = 256,  # 1024
+        groups: int | None = None,  # of GroupNorm, None: 16 channels each; 32
+        weights: Weights = WEIGHTS,
+        score_threshold: float = 0.5,  # 0.8
+        overlap_threshold: float = 0.8,
     ):
-        super().__init__(num_classes, num_things, learned_queries=False, **options)
+        super().__init__(
+            num_classes,
+            num_things,
+            learned_queries=False,
+            backbone=backbone,
+            pixel_decoder=pixel_decoder,
+            decoder=decoder,
+            head=head,
+            num_points=num_points,
+            num_queries=num_queries,
+            channels=channels,
+            heads=heads,
+            hidden=hidden,
+            decoder_layers=decoder_layers,
+            encoder_layers=encoder_layers,
+            encoder_hidden=encoder_hidden,
+            groups=groups,
+            weights=weights,
+            score_threshold=score_threshold,
+            overlap_threshold=overlap_threshold,
+        )
         draw_tasks(0, tasks)
-        s = self.settings
-        must_be_counts(query_layers, contexts, s.num_queries)
+        at_least(1, query_layers=query_layers)
+        between(0, num_queries - 1, contexts=contexts)
         self.categories = list(categories or unnamed(num_classes, num_things))
         must_fit_classes(self.categories, num_classes, num_things)
         self.tasks, self.contrastive_weight = tuple(tasks), contrastive_weight
-        self.texts = s.num_queries - contexts
+        self.texts, self.exchanged = num_queries - contexts, exchanged
         self.tokenise = Tokeniser([category.name for category in self.categories])
         words, length = len(self.tokenise.words), self.tokenise.length
-        self.task_token = TaskToken(words, s.channels) if task_token else None
-        self.query_image = nn.Conv2d(s.channels, s.channels, 1)
+        self.task_token = TaskToken(words, channels) if task_token is True else task_token or None
+        self.query_image = nn.Conv2d(channels, channels, 1)
         self.query_layers = nn.ModuleList(
-            DecoderLayer(s.channels, s.heads, s.hidden) for _ in range(query_layers)
+            DecoderLayer(channels, heads, hidden) for _ in range(query_layers)
         )
-        self.query_norm = nn.LayerNorm(s.channels)
+        self.query_norm = nn.LayerNorm(channels)
         self.text_mapper, self.log_temperature = None, None
         if contrastive:
-            encoder = TextEncoder(words, length, s.channels, text_layers, s.heads)
-            self.text_mapper = TextMapper(encoder, s.channels, contexts)
+            encoder = TextEncoder(words, length, channels, text_layers, text_heads)
+            self.text_mapper = TextMapper(encoder, channels, contexts)
             self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
-
-
-class OneFormerQueries(OneFormerModules):
-    """Where the queries start."""
 
     def start(
         self, pixels: Float[Tensor, "b c h w"], tasks: Sequence[str]
@@ -314,55 +342,30 @@ class OneFormerQueries(OneFormerModules):
             token = self.head.norm(self.task_token(sentences.to(pixels.device)))[:, None]
             positions = positions[:-1]
             x = token.expand(-1, len(positions), -1)
-        image = self.query_image(pixels)
-        places = sine_positions((image.shape[2], image.shape[3]), image.shape[1], image.device)
-        places = places.to(positions)
+        image, places = image_cells(self.query_image(pixels))
+        if self.exchanged:
+            image, places = places.expand_as(image), image
         for layer in self.query_layers:
-            x = layer(x, positions, image.flatten(2).mT, places)
+            x = layer(x, positions, image, places)
         x = self.query_norm(x)
         return x if token is None else torch.cat([x, token], dim=1)
-
-
-class OneFormerLayers(OneFormerQueries):
-    """The way of a batch through the modules: lesson 15's, but for the start."""
-
-    def refine(
-        self,
-        queries: Float[Tensor, "b q c"],
-        read: Sequence[tuple[Tensor, Tensor, tuple[int, int]]],
-        pixels: Float[Tensor, "b c h w"],
-    ) -> tuple[list[tuple[Tensor, Tensor]], list[Bool[Tensor, "b q _ _"] | None]]:
-        """z of the first queries and of each layer, and what each layer must not look at."""
-        answers, forbidden, x = [self.head(queries, pixels)], [], queries
-        for number, layer in enumerate(self.decoder):
-            image, places, size = read[number % len(read)]
-            blocked = attention_mask(answers[-1][1], size) if self.masked_attention else None
-            x = layer(x, self.query_positions, image, places, blocked)
-            answers.append(self.head(x, pixels))
-            forbidden.append(None if blocked is None else blocked[:, 0].unflatten(2, size))
-        return answers, forbidden
 
     def decode(
         self, batch: Float[Tensor, "b 3 h w"], tasks: Sequence[str] | None = None
     ) -> tuple[list[tuple[Tensor, Tensor]], list[Bool[Tensor, "b q _ _"] | None]]:
         """What `refine` says of a batch; the task of each image is "panoptic" if none is given."""
-        read, pixels = self.image_cells(self.backbone(batch))
-        return self.refine(self.start(pixels, tasks or ["panoptic"] * len(batch)), read, pixels)
-
-
-class OneFormerAnswers(OneFormerLayers):
-    """The three predictions, each asked with a task."""
+        maps, pixels = self.read(self.backbone(batch))
+        return self.refine(self.start(pixels, tasks or ["panoptic"] * len(batch)), maps, pixels)
 
     @torch.no_grad()
     def predict(
         self, images: Sequence[Float[Tensor, "3 _ _"]], layer: int = -1, task: str = "panoptic"
     ) -> list[tuple[Float[Tensor, "q k1"], Float[Tensor, "q _ _"]]]:
         """z of one layer, asked with one task's token; the mask logits at the image's size."""
-        must_be_task(task)
+        one_of(TASKS, task=task)
         batch, sizes = batch_images(images, self.mean, self.std)
-        classes, masks = self.decode(batch, [task] * len(images))[0][layer]
-        masks = F.interpolate(in_full_precision(masks), batch.shape[-2:], mode="bilinear")
-        return [(c, m[:, :h, :w]) for c, m, (h, w) in zip(classes, masks, sizes, strict=True)]
+        answers, _ = self.decode(batch, [task] * len(images))
+        return of_each_image(answers[layer], batch.shape[-2:], sizes)
 
     def predict_semantic(
         self, images: Sequence[Float[Tensor, "3 _ _"]], task: str = "semantic"
@@ -374,8 +377,7 @@ class OneFormerAnswers(OneFormerLayers):
         self, images: Sequence[Float[Tensor, "3 _ _"]], task: str = "panoptic"
     ) -> list[Segments]:
         """Disjoint segments of each image, with scores; `task` is the token that is given."""
-        s = self.settings
-        limits = self.num_things, s.score_threshold, s.overlap_threshold
+        limits = self.num_things, self.score_threshold, self.overlap_threshold
         return [panoptic_inference(*z, *limits) for z in self.predict(images, task=task)]
 
     def predict_instances(
@@ -383,15 +385,6 @@ class OneFormerAnswers(OneFormerLayers):
     ) -> list[Segments]:
         """The things of each image, best first; `task` is the token that is given."""
         return [instance_inference(*z, self.num_things) for z in self.predict(images, task=task)]
-
-
-class OneFormer(OneFormerAnswers):
-    """OneFormer (Jain et al. 2023): one Mask2Former for all three tasks, told by a sentence.
-
-    `num_classes` counts all K classes, `num_things` those that are counted; `categories` have
-    their names. `tasks` are those that are drawn in training. Without `contrastive` there is no
-    text, without `task_token` the model is not told its task. Lesson 15's keywords are known.
-    """
 
     def forward(
         self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
@@ -404,11 +397,10 @@ class OneFormer(OneFormerAnswers):
             pad_masks(task_targets(own, task, self.num_things), size)
             for own, task in zip(segments, tasks, strict=True)
         ]
-        read, pixels = self.image_cells(self.backbone(batch))
-        queries, total = self.start(pixels, tasks), {}
-        for z in self.refine(queries, read, pixels)[0]:
-            for name, loss in self.losses(z, targets).items():
-                total[name] = total.get(name, 0) + loss
+        maps, pixels = self.read(self.backbone(batch))
+        queries = self.start(pixels, tasks)
+        answers, _ = self.refine(queries, maps, pixels)
+        total = sum_of_layers(self.losses(z, targets) for z in answers)
         if self.text_mapper is not None:
             texts = self.text_mapper(self.text_tokens(segments, tasks).to(pixels.device))
             loss = contrastive_loss(queries, texts, self.log_temperature.exp())

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.average_precision import evaluate_instances
-from lessons.faster_rcnn import FeaturePyramid
 from lessons.kit.data import VOID, Category, Segments, semantic_map
 from lessons.kit.data.checks import as_many, at_least, between, checked, labels_in, shares
 from lessons.kit.models.backbone import Backbone, group_norm
@@ -24,6 +23,7 @@ from lessons.kit.models.images import batch_images, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask_rcnn import MaskRCNN, mask_loss, mask_scores, paste_masks
 from lessons.panoptic_quality import panoptic_quality
+from lessons.region_proposals import FeaturePyramid
 
 
 @checked

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import maskrcnn_loss, project_masks_on_boxes
 from torchvision.ops import MultiScaleRoIAlign
 
-from lessons.faster_rcnn import FeaturePyramid, RegionProposalNetwork
 from lessons.kit.data import Segments, boxes, is_crowd
 from lessons.kit.data.scenes import scene
 from lessons.kit.models.backbone import Backbone
@@ -38,6 +37,7 @@ from lessons.mask_rcnn import (
     softmax_mask_loss,
     softmax_mask_scores,
 )
+from lessons.region_proposals import FeaturePyramid, RegionProposalNetwork
 from lessons.roi_align import roi_align, roi_pool
 
 T = 4

@@ -14,7 +14,6 @@ from lessons.kit.data.scenes import CATEGORIES, Scenes
 from lessons.kit.peers import oneformer as peer
 from lessons.kit.training.recorded import recipe_of
 from lessons.mask2former import Mask2Former
-from lessons.maskformer import TASKS, sine_positions, task_targets
 from lessons.oneformer import (
     OneFormer,
     TaskToken,
@@ -26,6 +25,7 @@ from lessons.oneformer import (
     recipe,
     task_sentences,
 )
+from lessons.set_prediction import TASKS, task_targets
 
 seeds = st.integers(0, 10**6)
 NAMES = [category.name for category in CATEGORIES]
@@ -297,28 +297,36 @@ def test_two_images_with_the_same_texts_have_a_floor():
 # ---------------------------------------------------------------- the model
 
 
-@pytest.mark.parametrize("swapped", [False, True])
-def test_the_transformer_is_that_of_transformers_but_for_a_swap(swapped):
+class AnyToken(torch.nn.Module):
+    """A task token that is always the same, one vector for each image."""
+
+    def __init__(self, vectors):
+        super().__init__()
+        self.vectors = vectors
+
+    def forward(self, sentences):
+        return self.vectors
+
+
+@pytest.mark.parametrize("swapped_back", [False, True])
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_the_transformer_is_that_of_transformers(swapped_back, exchanged):
+    """As published where values and positions are exchanged, as the paper says otherwise."""
     theirs = peer.their_transformer(num_queries=9, channels=16, hidden=32, heads=2)
-    if not swapped:
+    if swapped_back:
         peer.swap_back(theirs)
-    ours = small_model(hidden=32).eval()
-    peer.transplant_transformer(theirs, ours)
     generator = generator_of(1)
     sizes = [(2, 3), (4, 6), (8, 12)]
     maps = [torch.randn(2, 16, *size, generator=generator) for size in sizes]
     pixels = torch.randn(2, 16, 16, 24, generator=generator)
     tokens = torch.randn(2, 16, generator=generator)
-    ours.task_token.forward = lambda numbers: tokens
-    read = [
-        (x.flatten(2).mT + level, sine_positions(size, 16), size)
-        for x, level, size in zip(maps, theirs.level_embed.weight, sizes, strict=True)
-    ]
+    ours = small_model(hidden=32, task_token=AnyToken(tokens), exchanged=exchanged).eval()
+    peer.transplant_transformer(theirs, ours)
     with torch.no_grad():
         said = theirs(maps, pixels, tokens)
         queries = ours.start(pixels, ["panoptic", "semantic"])
-        answers, forbidden = ours.refine(queries, read, pixels)
-    if swapped:
+        answers, forbidden = ours.refine(queries, maps, pixels)
+    if swapped_back == exchanged:
         assert (queries - said.contrastive_logits).abs().max() > 0.1
         return
     torch.testing.assert_close(queries, said.contrastive_logits, atol=1e-4, rtol=1e-4)
@@ -380,13 +388,13 @@ def test_the_losses_are_those_of_the_drawn_tasks():
     torch.manual_seed(5)
     tasks = draw_tasks(3)
     assert len(set(tasks)) > 1
-    read, pixels = model.image_cells(
+    maps, pixels = model.read(
         model.backbone(torch.stack([(i - model.mean) / model.std for i in images]))
     )
     queries = model.start(pixels, tasks)
     targets = [task_targets(s, task, 4) for s, task in zip(segments, tasks, strict=True)]
     expected = {}
-    for z in model.refine(queries, read, pixels)[0]:
+    for z in model.refine(queries, maps, pixels)[0]:
         for name, loss in model.losses(z, targets).items():
             expected[name] = expected.get(name, 0) + loss
     sentences = [

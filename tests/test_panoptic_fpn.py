@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lessons.faster_rcnn import FeaturePyramid, RegionProposalNetwork
 from lessons.kit.data import VOID, Category, Segments, areas, empty_segments, semantic_map
 from lessons.kit.data.imperfect import imperfect_detections, imperfect_panoptic
 from lessons.kit.models.backbone import Backbone
@@ -31,6 +30,7 @@ from lessons.panoptic_fpn import (
     semantic_loss,
     thing_or_stuff,
 )
+from lessons.region_proposals import FeaturePyramid, RegionProposalNetwork
 
 SHEEP, TREE, SKY, LAKE = range(4)
 KINDS = [

@@ -22,6 +22,15 @@ main()
 """
 
 
+def launch(processes):
+    """The start of a command for so many processes that find one another."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    return [*command, "--master-addr", "127.0.0.1", "--master-port", str(port)]
+
+
 @pytest.fixture
 def train(tmp_path):
     """`lessons train …` in so many processes; what its run.json says and its weights."""
@@ -29,14 +38,8 @@ def train(tmp_path):
     script.write_text(TINY)
 
     def run(name, processes, *arguments, system="tiny", code=0, **variables):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launch = [sys.executable]
-        if processes > 1:
-            launch += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-            launch += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
-        command = [*launch, str(script), "train", system, "--as", name, *arguments]
+        start = launch(processes) if processes > 1 else [sys.executable]
+        command = [*start, str(script), "train", system, "--as", name, *arguments]
         environment = os.environ | {
             "LESSONS_MY": str(tmp_path / "my"),
             "JAXTYPING_DISABLE": "1",
@@ -96,3 +99,19 @@ def test_a_system_of_the_course_is_trained_and_kept_once(train):
     report, weights, done = train("real", 2, *options, system="centroid_offsets")
     assert report["history"][-1]["step"] == report["steps"] and "ap" in report["scores"]
     assert done.stdout.count("my/runs/real") <= 1 and weights
+
+
+@pytest.mark.parametrize("system", ["maskformer", "mask2former"])
+def test_segments_are_counted_in_all_processes(system):
+    """A loss that divides by the number of segments: three images in one process, two and one."""
+    environment = os.environ | {"JAXTYPING_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    said = []
+    for processes in (1, 2):
+        command = [*launch(processes), str(TESTS / "losses_of_processes.py"), system]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=240, cwd=TESTS.parent
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        said.append(json.loads(done.stdout))
+    for name, value in said[0].items():
+        assert value == pytest.approx(said[1][name], rel=1e-5, abs=1e-7), name

@@ -9,7 +9,7 @@ from tiny_systems import PREDICTIONS, SYSTEMS
 from lessons.kit.data import Segments, empty_segments
 from lessons.kit.data.scenes import scene
 from lessons.kit.models.images import MEAN, STD, batch_images, batch_segments
-from lessons.maskformer import Weights, class_loss
+from lessons.set_prediction import Weights, class_loss
 
 SAMPLES = [scene(0, index, 64) for index in range(2)]
 IMAGES, SEGMENTS = [s.image for s in SAMPLES], [s.segments for s in SAMPLES]

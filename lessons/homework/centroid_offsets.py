@@ -1,4 +1,4 @@
-"""Homework 05: the exercises on votes and vectors, and the mistakes that are known by name."""
+"""Homework 06: the exercises on votes and vectors, and the mistakes that are known by name."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -577,5 +577,5 @@ SHIFT = Exercise(
     ],
 )
 
-homework = Homework("Homework 05: votes and vectors", [INNER, TURN, BALANCED, SHIFT])
+homework = Homework("Homework 06: votes and vectors", [INNER, TURN, BALANCED, SHIFT])
 check, score_board = homework.check, homework.score_board

@@ -1,4 +1,4 @@
-"""Homework 10: the exercises on Hungarian matching, and the mistakes that are known by name."""
+"""Homework 11: the exercises on Hungarian matching, and the mistakes that are known by name."""
 
 from collections.abc import Iterator
 
@@ -656,5 +656,5 @@ AUCTION = Exercise(
     ],
 )
 
-homework = Homework("Homework 10: Hungarian matching", [ALLOWED, BOUND, MARGIN, AUCTION])
+homework = Homework("Homework 11: Hungarian matching", [ALLOWED, BOUND, MARGIN, AUCTION])
 check, score_board = homework.check, homework.score_board

@@ -1,4 +1,4 @@
-"""Homework 06: the exercises on the Lovász hinge, and the mistakes that are known by name."""
+"""Homework 07: the exercises on the Lovász hinge, and the mistakes that are known by name."""
 
 from collections.abc import Callable, Iterator
 
@@ -616,5 +616,5 @@ DICE = Exercise(
     ],
 )
 
-homework = Homework("Homework 06: the Lovász hinge", [SOFTMAX, LAYERS, VOID, DICE])
+homework = Homework("Homework 07: the Lovász hinge", [SOFTMAX, LAYERS, VOID, DICE])
 check, score_board = homework.check, homework.score_board

@@ -1,4 +1,4 @@
-"""Homework 04: the exercises on masks, and the mistakes that are known by name."""
+"""Homework 05: the exercises on masks, and the mistakes that are known by name."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -796,5 +796,5 @@ REFINE = Exercise(
     ],
 )
 
-homework = Homework("Homework 04: masks", [AGNOSTIC, BATCH, RESCORE, REFINE])
+homework = Homework("Homework 05: masks", [AGNOSTIC, BATCH, RESCORE, REFINE])
 check, score_board = homework.check, homework.score_board

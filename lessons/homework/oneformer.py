@@ -1,4 +1,4 @@
-"""Homework 13: the exercises on OneFormer, and the mistakes that are known by name."""
+"""Homework 16: the exercises on OneFormer, and the mistakes that are known by name."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ from lessons.homework.answers.oneformer import (
 )
 from lessons.kit.data import Category, Segments, is_crowd
 from lessons.kit.homework import Exercise, Homework, Mistake
-from lessons.maskformer import task_targets
+from lessons.set_prediction import task_targets
 
 # ---------------------------------------------------------------- 1. fair_contrastive_loss
 
@@ -423,7 +423,7 @@ def in_order_of_appearance(labels: list[int]) -> list[int]:
     return list(dict.fromkeys(labels))
 
 
-def instances_of_lesson_11(segments: Segments, categories: Sequence[Category], count: int):
+def instances_of_lesson_12(segments: Segments, categories: Sequence[Category], count: int):
     num_things = sum(category.is_thing for category in categories)
     targets = task_targets(segments, "instance", num_things)
     sentences = [f"a photo with a {categories[k].name}" for k in targets.labels.tolist()][:count]
@@ -466,10 +466,10 @@ THINGS = Exercise(
             "These are the instances: your task counts. There was to be one mask for each class.",
         ),
         Mistake(
-            "lesson 13's instances",
-            instances_of_lesson_11,
+            "lesson 12's instances",
+            instances_of_lesson_12,
             "These are the targets of the task instance: they count, and the crowds are missing. "
-            "Which of lesson 13's tasks has one mask for each class?",
+            "Which of lesson 12's tasks has one mask for each class?",
         ),
         Mistake(
             "classes that are not there",
@@ -647,5 +647,5 @@ SLOPE = Exercise(
     ],
 )
 
-homework = Homework("Homework 13: OneFormer", [FAIR, GATHERED, THINGS, SLOPE])
+homework = Homework("Homework 16: OneFormer", [FAIR, GATHERED, THINGS, SLOPE])
 check, score_board = homework.check, homework.score_board

@@ -1,4 +1,4 @@
-"""Homework 09: the exercises on Panoptic FPN, and the mistakes that are known by name."""
+"""Homework 10: the exercises on Panoptic FPN, and the mistakes that are known by name."""
 
 import math
 from collections.abc import Iterator
@@ -565,5 +565,5 @@ HEAD = Exercise(
     ],
 )
 
-homework = Homework("Homework 09: Panoptic FPN", [STUFF_FIRST, HARD, BALANCE, HEAD])
+homework = Homework("Homework 10: Panoptic FPN", [STUFF_FIRST, HARD, BALANCE, HEAD])
 check, score_board = homework.check, homework.score_board

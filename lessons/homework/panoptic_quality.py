@@ -1,4 +1,4 @@
-"""Homework 08: the exercises on panoptic quality, and the mistakes that are known by name."""
+"""Homework 09: the exercises on panoptic quality, and the mistakes that are known by name."""
 
 from collections.abc import Iterator
 
@@ -544,5 +544,5 @@ COVERING = Exercise(
     ],
 )
 
-homework = Homework("Homework 08: panoptic quality", [STUFF, TOLERANT, BOTH, COVERING])
+homework = Homework("Homework 09: panoptic quality", [STUFF, TOLERANT, BOTH, COVERING])
 check, score_board = homework.check, homework.score_board

@@ -1,4 +1,4 @@
-"""Homework 03: the exercises on RoIAlign, and the mistakes that are known by name."""
+"""Homework 04: the exercises on RoIAlign, and the mistakes that are known by name."""
 
 from collections.abc import Iterator
 
@@ -432,5 +432,5 @@ ROTATED = Exercise(
     ],
 )
 
-homework = Homework("Homework 03: RoIAlign", [MATRIX, SHIFT, BACK, ROTATED])
+homework = Homework("Homework 04: RoIAlign", [MATRIX, SHIFT, BACK, ROTATED])
 check, score_board = homework.check, homework.score_board

@@ -1,4 +1,4 @@
-"""Homework 14: the exercises on comparing systems, and the mistakes that are known by name."""
+"""Homework 17: the exercises on comparing systems, and the mistakes that are known by name."""
 
 from collections.abc import Iterator
 
@@ -621,5 +621,5 @@ BOOTSTRAP = Exercise(
     ],
 )
 
-homework = Homework("Homework 14: side by side", [AGREEMENT, REASONS, FRONT, BOOTSTRAP])
+homework = Homework("Homework 17: side by side", [AGREEMENT, REASONS, FRONT, BOOTSTRAP])
 check, score_board = homework.check, homework.score_board

@@ -1,4 +1,4 @@
-"""Homework 07: the exercises on spatial embeddings, and the mistakes that are known by name."""
+"""Homework 08: the exercises on spatial embeddings, and the mistakes that are known by name."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -555,5 +555,5 @@ TILTED = Exercise(
     ],
 )
 
-homework = Homework("Homework 07: spatial embeddings", [OPINION, HINGE, GRADIENT, TILTED])
+homework = Homework("Homework 08: spatial embeddings", [OPINION, HINGE, GRADIENT, TILTED])
 check, score_board = homework.check, homework.score_board

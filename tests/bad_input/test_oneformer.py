@@ -29,11 +29,11 @@ WRONG = {
     ),
     "no sentences": (
         lambda: task_sentences(ONE, "panoptic", CATEGORIES, 0),
-        "count must be at least 1, not 0",
+        "count must be a whole number of at least 1, not 0",
     ),
     "a label that is no category": (
         lambda: task_sentences(ONE, "panoptic", CATEGORIES, 4),
-        "labels must be 0 … 7, not 9 … 9",
+        "labels must be 0 … 7, the 8 classes, not 9",
     ),
     "an unknown word": (
         lambda: Tokeniser(NAMES)(["a photo with a zebra"]),
@@ -45,7 +45,7 @@ WRONG = {
     ),
     "an encoder of nothing": (
         lambda: TextEncoder(9, 5, 16, 0, 2),
-        "words, length, width and layers must be at least 1, not 9, 5, 16 and 0",
+        "layers must be a whole number of at least 1, not 0",
     ),
     "tokens that are too many": (
         lambda: TextEncoder(9, 5, 16, 1, 2)(torch.ones(2, 6, dtype=torch.int64)),
@@ -53,15 +53,15 @@ WRONG = {
     ),
     "contexts below 0": (
         lambda: TextMapper(TextEncoder(9, 5, 16, 1, 2), 16, -1),
-        "contexts must be at least 0, not -1",
+        "contexts must be a whole number of at least 0, not -1",
     ),
     "two shapes": (
         lambda: contrastive_loss(PAIR[0], PAIR[1][:, :2]),
-        r"queries and texts must both be .*, b at least 1, not \(2, 3, 4\) and \(2, 2, 4\)",
+        r"texts must be float \(b, q, c\) = \(2, 3, 4\) as queries, not float \(2, 2, 4\)",
     ),
     "an empty batch": (
         lambda: contrastive_loss(PAIR[0][:0], PAIR[1][:0]),
-        r"b at least 1, not \(0, 3, 4\)",
+        "queries of no image: a batch needs at least one",
     ),
     "a temperature of 0": (
         lambda: contrastive_loss(*PAIR, temperature=0.0),
@@ -73,7 +73,7 @@ WRONG = {
     ),
     "no query layers": (
         lambda: OneFormer(8, 4, query_layers=0, **SMALL),
-        "query_layers must be at least 1, not 0",
+        "query_layers must be a whole number of at least 1, not 0",
     ),
     "contexts for all queries": (
         lambda: OneFormer(8, 4, contexts=6, **SMALL),

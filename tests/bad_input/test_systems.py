@@ -21,8 +21,8 @@ from lessons.mask_rcnn import (
     softmax_mask_loss,
     softmax_mask_scores,
 )
-from lessons.maskformer import matching_cost
 from lessons.panoptic_fpn import count_pixels, merge_panoptic, semantic_loss, thing_or_stuff
+from lessons.set_prediction import matching_cost
 from lessons.spatial_embedding import seed_loss
 
 SAMPLES = [scene(0, index, 64) for index in range(2)]

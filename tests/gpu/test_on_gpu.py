@@ -13,7 +13,7 @@ import torch
 from torchvision import ops
 
 from bench.systems import SYSTEMS
-from lessons.faster_rcnn import nms
+from lessons.anchor_boxes import nms
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.training import evaluate, fit
 from lessons.kit.training.recorded import data_set, load_model, names, read, recipe_of

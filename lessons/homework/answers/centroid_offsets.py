@@ -1,5 +1,5 @@
 # Built by `lessons build` from solutions/06_centroid_offsets.ipynb: edit that, not this.
-"""Homework 05: votes and vectors.
+"""Homework 06: votes and vectors.
 
 Three exercises and a stretch: a centre that is never outside of its instance, a vector field that
 is mirrored and turned as it should be, a loss in which small things count as much as large ones,

@@ -1,5 +1,5 @@
 # Built by `lessons build` from solutions/11_hungarian.ipynb: edit that, not this.
-"""Homework 10: Hungarian matching.
+"""Homework 11: Hungarian matching.
 
 Three exercises and a stretch ask what else the matching can tell you: some pairs are forbidden,
 any price list is a bound, the second-best matching says how sure the first one is, and buyers at

@@ -1,5 +1,5 @@
 # Built by `lessons build` from solutions/07_lovasz.ipynb: edit that, not this.
-"""Homework 06: the Lovász hinge.
+"""Homework 07: the Lovász hinge.
 
 Three exercises and a stretch take the loss to many classes, compute it without any weights, keep
 void pixels out of it, and put another loss in the place of Jaccard's.

@@ -1,5 +1,5 @@
 # Built by `lessons build` from solutions/05_mask_rcnn.ipynb: edit that, not this.
-"""Homework 04: masks.
+"""Homework 05: masks.
 
 Three exercises and a stretch change the mask branch in four places: how many masks there are, how
 their loss is averaged, what a mask says about itself, and how it becomes sharp.

@@ -1,5 +1,5 @@
 # Built by `lessons build` from solutions/16_oneformer.ipynb: edit that, not this.
-"""Homework 13: OneFormer.
+"""Homework 16: OneFormer.
 
 Three exercises and a stretch look closer at the contrastive loss, and teach the model a task that
 nobody trained.

@@ -1,5 +1,5 @@
 # Built by `lessons build` from solutions/10_panoptic_fpn.ipynb: edit that, not this.
-"""Homework 09: Panoptic FPN.
+"""Homework 10: Panoptic FPN.
 
 Three exercises and a stretch turn the screws of the lesson: another order in the merge, a loss
 that looks at hard pixels only, a weight that is measured instead of guessed, and a merge that is

@@ -1,5 +1,5 @@
 # Built by `lessons build` from solutions/09_panoptic_quality.ipynb: edit that, not this.
-"""Homework 08: panoptic quality.
+"""Homework 09: panoptic quality.
 
 Three exercises and a stretch question what PQ takes for granted: a threshold for stuff too, a
 border that is exact to the pixel, an answer without scores, and segments that all weigh the same.

@@ -1,5 +1,5 @@
 # Built by `lessons build` from solutions/04_roi_align.ipynb: edit that, not this.
-"""Homework 03: RoIAlign.
+"""Homework 04: RoIAlign.
 
 Three exercises and a stretch read between the cells in other ways: by matrix products, by moving
 the box, backwards, and with a box that is turned.

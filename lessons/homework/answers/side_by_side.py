@@ -1,5 +1,5 @@
 # Built by `lessons build` from solutions/17_side_by_side.ipynb: edit that, not this.
-"""Homework 14: side by side.
+"""Homework 17: side by side.
 
 Three exercises and a stretch about comparing: do two metrics agree, why is a thing missed, which
 systems are beaten in everything, and is a difference more than luck?

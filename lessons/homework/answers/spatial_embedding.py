@@ -1,5 +1,5 @@
 # Built by `lessons build` from solutions/08_spatial_embedding.ipynb: edit that, not this.
-"""Homework 07: spatial embeddings.
+"""Homework 08: spatial embeddings.
 
 Three exercises and a stretch change the membership φ in each of its parts: who says the bandwidth,
 what shape the hill has, how the centre learns, and how the ellipse lies.

@@ -200,7 +200,7 @@ def describe(value: object) -> str:
 
 def labels_in(labels: Tensor, num_classes: int, name: str = "labels") -> None:
     """Raises ValueError where a label is none of 0 … num_classes − 1."""
-    labels = labels.long()  # uint8 takes 300 for 44
+    labels = labels.long()  # not every type can be compared, and to uint8 300 is 44
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
         raise ValueError(

@@ -103,6 +103,7 @@ def transplant_transformer(theirs: nn.Module, ours: nn.Module) -> None:
     """transformers' OneFormerTransformerModule into the query layers, decoder and head of ours."""
     decoder, query = theirs.decoder, theirs.decoder.query_transformer.decoder
     ours.query_positions.data.copy_(theirs.queries_embedder.weight)
+    ours.level.data.copy_(theirs.level_embed.weight)
     copy_weights(decoder.query_input_projection.state_dict(), ours.query_image)
     copy_weights(query.norm.state_dict(), ours.query_norm)
     for original, layer in zip(query.layers, ours.query_layers, strict=True):

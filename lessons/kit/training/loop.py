@@ -78,8 +78,9 @@ def fit(
 
     Under `torchrun` the processes share each batch and each evaluation; the first one's Run alone
     has scores. A loss that is a mean over the images is that of one process with the whole batch,
-    also where the batch does not divide evenly; one that divides by a count of its own (sampled
-    boxes, matched masks) counts in each process for itself.
+    also where the batch does not divide evenly, and so is one whose segments are counted in all
+    processes (`per_process`, in lessons 12 to 16). A mean over sampled boxes or over foreground
+    pixels is that of each process, as in the published codes.
     """
     name = budget_name or budget()
     plan = recipe.budget(name)

@@ -1,0 +1,216 @@
+"""Homework 03: the exercises on levels and anchors, and the mistakes that are known by name."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lessons.homework.answers.region_proposals import anchor_shapes, assign_levels
+from lessons.kit.homework import Exercise, Homework, Mistake
+
+# ---------------------------------------------------------------- 1. assign_levels
+
+
+def boxes_of_levels(generator: torch.Generator) -> Iterator[tuple[Tensor, int, int, int, float]]:
+    """Boxes of all sizes, some exactly at a limit between two levels, some long, some empty."""
+    exact = torch.tensor([28.0, 56, 112, 224, 448, 896, 4, 2000])
+    yield torch.stack([0 * exact, 0 * exact, exact, exact], dim=1), 2, 5, 4, 224.0
+    corner = torch.rand(40, 2, generator=generator) * 50
+    sides = torch.exp(2 + 5 * torch.rand(40, 2, generator=generator))
+    yield torch.cat([corner, corner + sides], dim=1), 2, 5, 4, 224.0
+    yield torch.cat([corner, corner + sides / 8], dim=1), 2, 4, 3, 24.0
+    yield torch.cat([corner, corner + sides / 4], dim=1).double(), 3, 6, 4, 40.0
+    long = torch.tensor([[0.0, 0.0, 100.0, 4.0], [5.0, 5.0, 6.0, 261.0], [9.0, 9.0, 9.0, 30.0]])
+    yield long, 2, 5, 3, 24.0
+    # A rounding error below a limit between two levels: 24 and 12 pixels, nearly.
+    yield torch.tensor([[10.1, 10.1, 34.1, 34.1]]), 1, 5, 2, 24.0
+    yield torch.tensor([[11.3, 11.3, 23.3, 23.3]]), 0, 5, 2, 24.0
+    yield torch.zeros(0, 4), 2, 5, 4, 224.0
+
+
+def level_by(size_of, rounding=torch.floor, shift=1e-6, logarithm=torch.log2, clamp=True):
+    """The rule with one of its parts exchanged."""
+
+    def assign(boxes, lowest, highest, reference_level, reference_size):
+        size = size_of(boxes[:, 2:] - boxes[:, :2])
+        level = rounding(reference_level + logarithm(size / reference_size) + shift)
+        if clamp:
+            level = level.clamp(lowest, highest)
+        return level.nan_to_num(neginf=0).long() - lowest
+
+    return assign
+
+
+def root_of_area(sides):
+    return sides.prod(dim=-1).sqrt()
+
+
+def level_from_zero(boxes, lowest, highest, reference_level, reference_size):
+    return assign_levels(boxes, lowest, highest, reference_level, reference_size) + lowest
+
+
+def level_other_way(boxes, lowest, highest, reference_level, reference_size):
+    turned = assign_levels(boxes, lowest, highest, reference_level, reference_size)
+    return highest - lowest - turned
+
+
+LEVELS = Exercise(
+    assign_levels,
+    boxes_of_levels,
+    points=3,
+    minutes=15,
+    mistakes=[
+        Mistake(
+            "counted from 0",
+            level_from_zero,
+            "Your numbers are the levels' names, 2 for the finest. As an index into a list of "
+            "features, what is the finest?",
+        ),
+        Mistake(
+            "the area for the size",
+            level_by(lambda sides: sides.prod(dim=-1)),
+            "Twice the size, in each direction, should be one level more. How much is that in "
+            "area?",
+        ),
+        Mistake(
+            "rounded to the nearest",
+            level_by(root_of_area, torch.round),
+            "Many of your boxes are a level too high: from which size on does a level begin, and "
+            "which rounding says so?",
+        ),
+        Mistake(
+            "the natural logarithm",
+            level_by(root_of_area, logarithm=torch.log),
+            "Your levels are too close together: a factor of 2.7 is one level in yours.",
+        ),
+        Mistake(
+            "nothing added before rounding",
+            level_by(root_of_area, shift=0.0),
+            "Right except exactly at a limit: 1.9999999 is rounded down to 1. What does the text "
+            "add before rounding?",
+        ),
+        Mistake(
+            "no limits",
+            level_by(root_of_area, clamp=False),
+            "Very small or very large boxes get a level that does not exist.",
+        ),
+        Mistake(
+            "the longer side",
+            level_by(lambda sides: sides.amax(dim=-1)),
+            "Right for squares. The size of a box is not its longer side here.",
+        ),
+        Mistake(
+            "large boxes on fine levels",
+            level_other_way,
+            "In yours the large boxes go to the fine levels. Where does one cell see more of the "
+            "image?",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- 2. anchor_shapes
+
+
+def sizes_and_shapes(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Clusters of sizes, from good and from bad beginnings; one round, several, none."""
+    three = torch.tensor([[10.0, 20.0], [30.0, 15.0], [60.0, 90.0]])
+    sizes = three.repeat(12, 1) * (0.7 + 0.6 * torch.rand(36, 2, generator=generator))
+    yield sizes, sizes[:3], 1
+    yield sizes, sizes[:4], 6
+    yield sizes, torch.tensor([[10.0, 10.0], [50.0, 50.0], [500.0, 1.0]]), 4
+    wide = torch.exp(1 + 4 * torch.rand(50, 2, generator=generator))
+    yield wide, wide[:5], 3
+    yield wide.double(), wide[:1].double(), 2
+    yield wide, wide[:2], 0
+    yield sizes[:2], torch.tensor([[12.0, 12.0], [12.0, 12.0]]), 1
+
+
+def corner_iou(sizes, shapes):
+    both = torch.minimum(sizes[:, None], shapes).prod(dim=-1)
+    return both / (sizes.prod(dim=-1)[:, None] + shapes.prod(dim=-1) - both)
+
+
+def clustered(sizes, shapes, rounds, nearest=None, centre=None, again=True, empty=False):
+    """k-means with one of its parts exchanged."""
+    nearest = nearest or (lambda a, b: corner_iou(a, b).argmax(dim=1))
+    centre = centre or (lambda mine: mine.mean(dim=0))
+    shapes, assigned = shapes.clone(), None
+    for _ in range(rounds):
+        assigned = nearest(sizes, shapes) if again or assigned is None else assigned
+        for k in range(len(shapes)):
+            if (assigned == k).any():
+                shapes[k] = centre(sizes[assigned == k])
+            elif empty:
+                shapes[k] = 0
+    return shapes
+
+
+def shapes_euclidean(sizes, shapes, rounds):
+    return clustered(sizes, shapes, rounds, lambda a, b: torch.cdist(a, b).argmin(dim=1))
+
+
+def shapes_median(sizes, shapes, rounds):
+    return clustered(sizes, shapes, rounds, centre=lambda mine: mine.median(dim=0).values)
+
+
+def shapes_lowest(sizes, shapes, rounds):
+    return clustered(sizes, shapes, rounds, lambda a, b: corner_iou(a, b).argmin(dim=1))
+
+
+def shapes_assigned_once(sizes, shapes, rounds):
+    return clustered(sizes, shapes, rounds, again=False)
+
+
+def shapes_empty_vanish(sizes, shapes, rounds):
+    return clustered(sizes, shapes, rounds, empty=True)
+
+
+def shapes_one_too_many(sizes, shapes, rounds):
+    return anchor_shapes(sizes, shapes, rounds + 1)
+
+
+SHAPES = Exercise(
+    anchor_shapes,
+    sizes_and_shapes,
+    points=4,
+    minutes=30,
+    tolerance=1e-5,
+    stretch=True,
+    mistakes=[
+        Mistake(
+            "the Euclidean distance",
+            shapes_euclidean,
+            "Your sizes go to the shape that is nearest in pixels, so the large boxes decide. "
+            "Which shape overlaps them most?",
+        ),
+        Mistake(
+            "the median",
+            shapes_median,
+            "You take the median of each group. That would be k-medians; what is in the name?",
+        ),
+        Mistake(
+            "the lowest IoU",
+            shapes_lowest,
+            "Your sizes go to the shape that fits them worst. The distance is 1 − IoU.",
+        ),
+        Mistake(
+            "assigned only once",
+            shapes_assigned_once,
+            "Right for one round. When the shapes have moved, do all sizes still belong to the "
+            "same?",
+        ),
+        Mistake(
+            "an unchosen shape becomes nothing",
+            shapes_empty_vanish,
+            "A shape that nobody chose turns into 0 × 0. What is it to become?",
+        ),
+        Mistake(
+            "one round too many",
+            shapes_one_too_many,
+            "You do one round more than asked. What is returned for 0 rounds?",
+        ),
+    ],
+)
+
+homework = Homework("Homework 03: region proposals", [LEVELS, SHAPES])
+check, score_board = homework.check, homework.score_board
