@@ -12,7 +12,7 @@ from lessons.kit.data import Segments, is_crowd
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.training.recorded import load_model
 from lessons.lovasz import largest_first, lovasz_hinge
-from lessons.mask_rcnn import detect, paste_masks
+from lessons.mask_rcnn import paste_masks
 from lessons.spatial_embedding import (
     SpatialEmbeddingNet,
     bandwidth,
@@ -161,7 +161,7 @@ def inference(side: int) -> None:
         )
 
     features = rcnn.features(images)
-    seen = detect(rcnn, *features)
+    seen = rcnn.detect(*features)
     found["MaskRCNN"] = len(seen.scores)
 
     def paste() -> None:
@@ -171,7 +171,7 @@ def inference(side: int) -> None:
 
     ways: dict[str, Callable] = {
         "R-CNN: backbone, pyramid": lambda: rcnn.features(images),
-        "R-CNN: boxes, NMS, heads": lambda: detect(rcnn, *features),
+        "R-CNN: boxes, NMS, heads": lambda: rcnn.detect(*features),
         "R-CNN: pasting": paste,
         "embedding: forward": lambda: net.maps(images),
         "embedding: clustering": cluster,

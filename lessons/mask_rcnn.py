@@ -11,13 +11,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.anchor_boxes import box_iou, decode_boxes, encode_boxes, nms
 from lessons.average_precision import evaluate_instances
 from lessons.kit.data import Segments, boxes, is_crowd
+from lessons.kit.data.checks import as_many, at_least, checked, labels_in, one_of, shares
 from lessons.kit.models.backbone import Backbone, group_norm
 from lessons.kit.models.images import MEAN, STD, batch_images, batch_segments, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
@@ -30,35 +31,41 @@ from lessons.region_proposals import (
 from lessons.roi_align import roi_align, roi_pool
 
 
+@checked
 def mask_loss(
-    logits: Float[Tensor, "n k m m"], targets: Float[Tensor, "n m m"], labels: Int[Tensor, "n"]
+    logits: Float[Tensor, "n k m m"], targets: Float[Tensor, "n m m"], labels: Integer[Tensor, "n"]
 ) -> Float[Tensor, ""]:
     """L_mask: binary cross-entropy of the mask of the true class u, mean over pixels and RoIs.
 
     The other K − 1 masks of a RoI hear nothing of it (He et al. 2017, section 3). `targets` are
     in [0, 1], `labels` 0 … K−1. Without RoIs it is 0.
     """
+    labels_in(labels, logits.shape[1])
     if not len(logits):
         return logits.sum() * 0
     own = logits[torch.arange(len(labels), device=labels.device), labels.long()]  # s^u before σ
     return F.binary_cross_entropy_with_logits(in_full_precision(own), targets)
 
 
+@checked
 def mask_scores(
-    logits: Float[Tensor, "n k m m"], labels: Int[Tensor, "n"]
+    logits: Float[Tensor, "n k m m"], labels: Integer[Tensor, "n"]
 ) -> Float[Tensor, "n m m"]:
     """s^u: the sigmoid of the mask of each detection's class."""
+    labels_in(labels, logits.shape[1])
     own = logits[torch.arange(len(labels), device=labels.device), labels.long()]
     return in_full_precision(own).sigmoid()
 
 
+@checked
 def softmax_mask_loss(
-    logits: Float[Tensor, "n k m m"], targets: Float[Tensor, "n m m"], labels: Int[Tensor, "n"]
+    logits: Float[Tensor, "n k m m"], targets: Float[Tensor, "n m m"], labels: Integer[Tensor, "n"]
 ) -> Float[Tensor, ""]:
     """The rival: every pixel is one of the classes or, last channel, background.
 
     Soft targets w share the pixel: w for the class, 1 − w for the background.
     """
+    labels_in(labels, logits.shape[1] - 1)
     if not len(logits):
         return logits.sum() * 0
     log = in_full_precision(logits).log_softmax(dim=1)
@@ -66,18 +73,21 @@ def softmax_mask_loss(
     return -(targets * own + (1 - targets) * log[:, -1]).mean()
 
 
+@checked
 def softmax_mask_scores(
-    logits: Float[Tensor, "n k m m"], labels: Int[Tensor, "n"]
+    logits: Float[Tensor, "n k m m"], labels: Integer[Tensor, "n"]
 ) -> Float[Tensor, "n m m"]:
     """The probability of each detection's class against all others and the background."""
+    labels_in(labels, logits.shape[1] - 1)
     probability = in_full_precision(logits).softmax(dim=1)
     return probability[torch.arange(len(labels), device=labels.device), labels.long()]
 
 
+@checked
 def mask_targets(
     masks: Bool[Tensor, "g h w"],
     boxes: Float[Tensor, "n 4"],
-    matches: Int[Tensor, "n"],
+    matches: Integer[Tensor, "n"],
     size: int,
     aligned: bool = True,
 ) -> Float[Tensor, "n m m"]:
@@ -90,6 +100,7 @@ def mask_targets(
     return roi_align(masks[:, None].to(boxes), rois, size, aligned=aligned)[:, 0]
 
 
+@checked
 def paste_masks(
     masks: Float[Tensor, "n m m"], boxes: Float[Tensor, "n 4"], size: tuple[int, int]
 ) -> Float[Tensor, "n h w"]:
@@ -117,6 +128,7 @@ def _hat_weights(
     return (1 - (place[:, :, None] - cells).abs()).clamp(min=0)
 
 
+@checked
 def boundary_error(
     found: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]
 ) -> Float[Tensor, "n"]:
@@ -202,10 +214,11 @@ class RoISample:
     matches: Int[Tensor, "n"]  # the object's number in its image; −1 for background
 
 
+@checked
 def sample_rois(
     proposals: Sequence[Float[Tensor, "_ 4"]],
     true_boxes: Sequence[Float[Tensor, "_ 4"]],
-    labels: Sequence[Int[Tensor, "_"]],
+    labels: Sequence[Integer[Tensor, "_"]],
     count: int,
     positive_fraction: float,
 ) -> RoISample:
@@ -213,6 +226,7 @@ def sample_rois(
 
     The true boxes join the proposals, so that there is something to learn from at the start.
     """
+    as_many(len(proposals), true_boxes=true_boxes, labels=labels)
     parts = []
     for number, (found, truth, classes) in enumerate(
         zip(proposals, true_boxes, labels, strict=True)
@@ -229,6 +243,7 @@ def sample_rois(
     return RoISample(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
+@checked
 def choose_level(
     rois: Float[Tensor, "n 5"], levels: Sequence[int], canonical_size: float
 ) -> Int[Tensor, "n"]:
@@ -242,6 +257,7 @@ def choose_level(
     return level.clamp(levels[0], levels[-1]).long()
 
 
+@checked
 def pool_pyramid(
     features: Sequence[Float[Tensor, "b c _ _"]],
     rois: Float[Tensor, "n 5"],
@@ -261,9 +277,10 @@ def pool_pyramid(
     return torch.cat(pooled)[torch.cat(order).argsort()]
 
 
+@checked
 def choose_detections(
     logits: Float[Tensor, "n k1"],
-    codes: Float[Tensor, "n k 4"],
+    codes: Float[Tensor, "n k1-1 4"],
     rois: Float[Tensor, "n 5"],
     sizes: Sequence[tuple[int, int]],
     score_threshold: float,
@@ -289,9 +306,6 @@ def choose_detections(
     return torch.cat([image[kept, None], corners[kept]], dim=1), label[kept], score[kept]
 
 
-SAMPLED_ALIGN = partial(roi_align, sampling_ratio=2, aligned=True)
-
-
 @dataclass
 class Detections:
     """What the heads say of a batch, before the masks are pasted; an image's best first."""
@@ -302,47 +316,64 @@ class Detections:
     masks: Float[Tensor, "d m m"]  # s^u, in [0, 1]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The numbers of a `MaskRCNN`; torchvision's, at 800 pixels, in brackets."""
+class MaskRCNN(nn.Module):
+    """Mask R-CNN on a feature pyramid (He et al. 2017; Lin et al. 2017).
 
-    mask_size: int = 28  # m: the mask head's output is m×m
-    levels: Sequence[int] = (0, 1, 2, 3)  # of the pyramid that RoIs are pooled from
-    canonical_size: float = 56  # side in pixels of a box that belongs to stride 16 [224]
-    samples: int = 64  # RoIs of an image in the losses [512] …
-    positive_fraction: float = 0.25  # … and how many of them may be positive
-    score_threshold: float = 0.05  # least score of a detection
-    nms_threshold: float = 0.5  # within a class
-    max_detections: int = 100  # of an image
+    `num_classes` counts the things: segments with other labels are no targets, crowds neither.
+    Every part is a keyword. A `backbone` has `.channels` and `.strides`. The `rpn` sees all maps
+    of the `pyramid`, also an extra one; RoIs are pooled from `levels`. If given, `roi_align` (as
+    `roi_pool`) is called with features, RoIs, output size and scale, and `mask_targets` with
+    masks, boxes, matches and size: without `sampling_ratio` and `aligned`.
 
-    def __post_init__(self):
-        if self.mask_size % 2:
-            raise ValueError(f"mask_size must be even, not {self.mask_size}")
-
-
-class MaskRCNNParts(nn.Module):
-    """The parts of Mask R-CNN, every one a keyword: see `MaskRCNN`."""
+    Raises ValueError, naming it, for a setting that is out of range.
+    """
 
     def __init__(
         self,
         num_classes: int,
         *,
-        channels: int = 64,
+        channels: int = 64,  # of the pyramid [256]
+        mask_size: int = 28,  # m: the mask head's output is m×m
+        levels: Sequence[int] = (0, 1, 2, 3),  # of the pyramid that RoIs are pooled from
+        canonical_size: float = 56,  # side in pixels of a box that belongs to stride 16 [224]
+        samples: int = 64,  # RoIs of an image in the losses [512] …
+        positive_fraction: float = 0.25,  # … and how many of them may be positive
+        score_threshold: float = 0.05,  # least score of a detection
+        nms_threshold: float = 0.5,  # within a class
+        max_detections: int = 100,  # of an image
+        sampling_ratio: int = 2,  # RoIAlign reads each bin at so many places along each axis
+        aligned: bool = True,  # pixel centres are at ½, for RoIAlign and mask targets [False]
         backbone: nn.Module | None = None,
         pyramid: nn.Module | None = None,
         rpn: nn.Module | None = None,
         box_head: nn.Module | None = None,
         mask_head: nn.Module | None = None,
-        roi_align: Callable = SAMPLED_ALIGN,
-        mask_targets: Callable = mask_targets,
+        roi_align: Callable | None = None,
+        mask_targets: Callable | None = None,
         mask_loss: Callable = mask_loss,
         mask_scores: Callable = mask_scores,
         paste_masks: Callable = paste_masks,
-        **settings: Any,
     ):
         super().__init__()
-        self.num_classes, self.settings = num_classes, Settings(**settings)
+        at_least(1, num_classes=num_classes, samples=samples, max_detections=max_detections)
+        shares(positive_fraction=positive_fraction)
+        shares(score_threshold=score_threshold, nms_threshold=nms_threshold)
+        at_least(2, mask_size=mask_size)
+        if mask_size % 2:
+            raise ValueError(f"mask_size must be even, not {mask_size}")
+        if not canonical_size > 0:
+            raise ValueError(f"canonical_size must be above 0, not {canonical_size}")
+        self.num_classes = self.num_things = num_classes  # a detector knows nothing but things
+        self.channels, self.mask_size = channels, mask_size
+        self.levels, self.canonical_size = levels, canonical_size
+        self.samples, self.positive_fraction = samples, positive_fraction
+        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
+        self.max_detections = max_detections
+        self.sampling_ratio, self.aligned = sampling_ratio, aligned
         self.backbone = backbone or Backbone()
+        own = list(range(len(self.backbone.strides)))
+        if not levels or list(levels) != own[levels[0] : levels[-1] + 1]:
+            raise ValueError(f"levels must be neighbours among {own}, finest first, not {levels}")
         self.pyramid = pyramid or FeaturePyramid(self.backbone.channels, channels)
         self.rpn = rpn or RegionProposalNetwork(channels, candidates_eval=400, proposals_eval=300)
         self.box_head = box_head or BoxHead(channels, num_classes)
@@ -352,103 +383,6 @@ class MaskRCNNParts(nn.Module):
         for name, values in {"mean": MEAN, "std": STD}.items():
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
-    def pool(
-        self, features: Sequence[Float[Tensor, "b c _ _"]], rois: Float[Tensor, "n 5"], size: int
-    ) -> Float[Tensor, "n c p p"]:
-        """The RoIs' features, size×size."""
-        strides, s = self.backbone.strides, self.settings
-        where = strides, s.levels, s.canonical_size
-        return pool_pyramid(features, rois, size, self.roi_align, *where)
-
-
-def instance_losses(
-    model: MaskRCNNParts,
-    features: Sequence[Float[Tensor, "b c _ _"]],
-    batch_size: tuple[int, int],
-    sizes: Sequence[tuple[int, int]],
-    segments: Sequence[Segments],
-) -> dict[str, Float[Tensor, ""]]:
-    """The five losses of a pyramid's features: objectness, rpn_box, and L_cls, L_box, L_mask.
-
-    `batch_size` is that of the padded batch, `sizes` are the images' own, (height, width).
-    """
-    segments = batch_segments(segments, sizes)
-    things = [torch.where((s.labels < model.num_classes) & ~is_crowd(s))[0] for s in segments]
-    true_boxes = [boxes(s)[k] for s, k in zip(segments, things, strict=True)]
-    labels = [s.labels[k] for s, k in zip(segments, things, strict=True)]
-    proposals, losses = model.rpn(features, batch_size, sizes, true_boxes)
-    count, fraction = model.settings.samples, model.settings.positive_fraction
-    sample = sample_rois(proposals, true_boxes, labels, count, fraction)
-
-    p, t = model.box_head(model.pool(features, sample.rois, model.box_head.pooled))
-    losses["cls"] = F.cross_entropy(in_full_precision(p), sample.u)  # L_cls(p, u)
-
-    some = torch.where(sample.u >= 1)[0]  # [u ≥ 1]
-    rois, u, v = sample.rois[some], sample.u[some] - 1, sample.v[some]
-    t_u = in_full_precision(t[some, u])
-    distance = F.smooth_l1_loss(t_u, v, beta=1 / 9, reduction="sum")
-    losses["box"] = distance / len(sample.u)  # L_box(t^u, v)
-
-    m = model.settings.mask_size
-    w = []
-    for number, (s, k) in enumerate(zip(segments, things, strict=True)):
-        own = some[sample.rois[some, 0] == number]
-        w.append(model.mask_targets(s.masks[k], sample.rois[own, 1:], sample.matches[own], m))
-    f = model.mask_head(model.pool(features, rois, m // 2))
-    losses["mask"] = model.mask_loss(f, torch.cat(w), u)  # L_mask(s^u, w)
-    return losses
-
-
-@torch.no_grad()
-def detect(
-    model: MaskRCNNParts,
-    features: Sequence[Float[Tensor, "b c _ _"]],
-    batch_size: tuple[int, int],
-    sizes: Sequence[tuple[int, int]],
-) -> Detections:
-    """Boxes, labels, scores and small masks, found in the features of a pyramid.
-
-    The mask head sees only the boxes that survive, refined and after NMS: in training it
-    learned from proposals.
-    """
-    proposals, _ = model.rpn(features, batch_size, sizes)
-    rois = torch.cat([F.pad(found, (1, 0), value=i) for i, found in enumerate(proposals)])
-    p, t = model.box_head(model.pool(features, rois, model.box_head.pooled))
-    settings = model.settings
-    limits = settings.score_threshold, settings.nms_threshold, settings.max_detections
-    rois, labels, scores = choose_detections(p, t, rois, sizes, *limits)
-    f = model.mask_head(model.pool(features, rois, settings.mask_size // 2))
-    return Detections(rois, labels, scores, model.mask_scores(f, labels))
-
-
-def paste_detections(
-    model: MaskRCNNParts, found: Detections, sizes: Sequence[tuple[int, int]]
-) -> list[Segments]:
-    """Each image's detections as masks of its size, best first; they may overlap."""
-    answers = []
-    for number, size in enumerate(sizes):
-        own = torch.where(found.rois[:, 0] == number)[0]
-        soft = model.paste_masks(found.masks[own], found.rois[own, 1:], size)
-        answer = Segments(soft >= 0.5, found.labels[own], found.scores[own])
-        answers.append(answer[answer.masks.flatten(1).any(dim=1)])
-    return answers
-
-
-class MaskRCNN(MaskRCNNParts):
-    """Mask R-CNN on a feature pyramid (He et al. 2017; Lin et al. 2017).
-
-    `num_classes` counts the things: segments with other labels are no targets, crowds neither.
-    Keywords are the parts (a `backbone` has `.channels` and `.strides`; `roi_align` is called
-    with features, RoIs, output size and scale) and the fields of `Settings`.
-    """
-
-    def forward(
-        self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
-    ) -> dict[str, Float[Tensor, ""]]:
-        """The losses: objectness, rpn_box, cls, box, mask."""
-        features, batch_size, sizes = self.features(images)
-        return instance_losses(self, features, batch_size, sizes, segments)
-
     def features(
         self, images: Sequence[Float[Tensor, "3 _ _"]]
     ) -> tuple[list[Float[Tensor, "b c _ _"]], tuple[int, int], list[tuple[int, int]]]:
@@ -456,15 +390,91 @@ class MaskRCNN(MaskRCNNParts):
         batch, sizes = batch_images(images, self.mean, self.std)
         return self.pyramid(self.backbone(batch)), tuple(batch.shape[-2:]), sizes
 
-    def detect(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> Detections:
-        """What the heads say, before the masks are pasted."""
-        return detect(self, *self.features(images))
+    def pool(
+        self, features: Sequence[Float[Tensor, "b c _ _"]], rois: Float[Tensor, "n 5"], size: int
+    ) -> Float[Tensor, "n c p p"]:
+        """The RoIs' features, size×size."""
+        samples = {"sampling_ratio": self.sampling_ratio, "aligned": self.aligned}
+        align = self.roi_align or partial(roi_align, **samples)
+        where = self.backbone.strides, self.levels, self.canonical_size
+        return pool_pyramid(features, rois, size, align, *where)
+
+    def instance_losses(
+        self,
+        features: Sequence[Float[Tensor, "b c _ _"]],
+        batch_size: tuple[int, int],
+        sizes: Sequence[tuple[int, int]],
+        segments: Sequence[Segments],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The five losses of a pyramid's features: objectness, rpn_box, and L_cls, L_box, L_mask.
+
+        `batch_size` is that of the padded batch, `sizes` are the images' own, (height, width).
+        """
+        segments = batch_segments(segments, sizes)
+        things = [torch.where((s.labels < self.num_things) & ~is_crowd(s))[0] for s in segments]
+        true_boxes = [boxes(s)[k] for s, k in zip(segments, things, strict=True)]
+        labels = [s.labels[k] for s, k in zip(segments, things, strict=True)]
+        proposals, losses = self.rpn(features, batch_size, sizes, true_boxes)
+        sample = sample_rois(proposals, true_boxes, labels, self.samples, self.positive_fraction)
+
+        p, t = self.box_head(self.pool(features, sample.rois, self.box_head.pooled))
+        losses["cls"] = F.cross_entropy(in_full_precision(p), sample.u)  # L_cls(p, u)
+
+        some = torch.where(sample.u >= 1)[0]  # [u ≥ 1]
+        rois, u, v = sample.rois[some], sample.u[some] - 1, sample.v[some]
+        t_u = in_full_precision(t[some, u])
+        distance = F.smooth_l1_loss(t_u, v, beta=1 / 9, reduction="sum")
+        losses["box"] = distance / len(sample.u)  # L_box(t^u, v)
+
+        m, crop = self.mask_size, self.mask_targets or partial(mask_targets, aligned=self.aligned)
+        w = []
+        for number, (s, k) in enumerate(zip(segments, things, strict=True)):
+            own = some[sample.rois[some, 0] == number]
+            w.append(crop(s.masks[k], sample.rois[own, 1:], sample.matches[own], m))
+        f = self.mask_head(self.pool(features, rois, m // 2))
+        losses["mask"] = self.mask_loss(f, torch.cat(w), u)  # L_mask(s^u, w)
+        return losses
+
+    @torch.no_grad()
+    def detect(
+        self,
+        features: Sequence[Float[Tensor, "b c _ _"]],
+        batch_size: tuple[int, int],
+        sizes: Sequence[tuple[int, int]],
+    ) -> Detections:
+        """Boxes, labels, scores and small masks, found in the features of a pyramid."""
+        proposals, _ = self.rpn(features, batch_size, sizes)
+        rois = torch.cat([F.pad(found, (1, 0), value=i) for i, found in enumerate(proposals)])
+        p, t = self.box_head(self.pool(features, rois, self.box_head.pooled))
+        limits = self.score_threshold, self.nms_threshold, self.max_detections
+        rois, labels, scores = choose_detections(p, t, rois, sizes, *limits)
+        f = self.mask_head(self.pool(features, rois, self.mask_size // 2))
+        return Detections(rois, labels, scores, self.mask_scores(f, labels))
+
+    def paste_detections(
+        self, found: Detections, sizes: Sequence[tuple[int, int]]
+    ) -> list[Segments]:
+        """Each image's detections as masks of its size, best first; they may overlap."""
+        answers = []
+        for number, size in enumerate(sizes):
+            own = torch.where(found.rois[:, 0] == number)[0]
+            soft = self.paste_masks(found.masks[own], found.rois[own, 1:], size)
+            answer = Segments(soft >= 0.5, found.labels[own], found.scores[own])
+            answers.append(answer[answer.masks.flatten(1).any(dim=1)])
+        return answers
+
+    def forward(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The losses: objectness, rpn_box, cls, box, mask."""
+        features, batch_size, sizes = self.features(images)
+        return self.instance_losses(features, batch_size, sizes, segments)
 
     @torch.no_grad()
     def predict_instances(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:
         """Masks (threshold ½), labels and scores of each image, best first; they may overlap."""
-        found = self.detect(images)
-        return paste_detections(self, found, [(image.shape[1], image.shape[2]) for image in images])
+        features, batch_size, sizes = self.features(images)
+        return self.paste_detections(self.detect(features, batch_size, sizes), sizes)
 
 
 def recipe(
@@ -476,10 +486,8 @@ def recipe(
     classes compete); other options are MaskRCNN's keywords, as mask_size=56.
     """
     things = sum(category.is_thing for category in categories(data))
-    if roi not in ("align", "pool"):
-        raise ValueError(f"roi must be align or pool, not {roi!r}")
-    if mask not in ("sigmoid", "softmax"):
-        raise ValueError(f"mask must be sigmoid or softmax, not {mask!r}")
+    one_of(("align", "pool"), roi=roi)
+    one_of(("sigmoid", "softmax"), mask=mask)
 
     def model() -> MaskRCNN:
         parts = dict(options)

@@ -5,44 +5,41 @@ You build one network that gives every pixel its class and every thing its numbe
 a map of classes, and a rule for who owns a pixel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.average_precision import evaluate_instances
 from lessons.kit.data import VOID, Category, Segments, semantic_map
+from lessons.kit.data.checks import as_many, at_least, between, checked, labels_in, shares
 from lessons.kit.models.backbone import Backbone, group_norm
 from lessons.kit.models.images import batch_images, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
-from lessons.mask_rcnn import MaskRCNNParts, detect, instance_losses, paste_detections
+from lessons.mask_rcnn import MaskRCNN, mask_loss, mask_scores, paste_masks
 from lessons.panoptic_quality import panoptic_quality
 from lessons.region_proposals import FeaturePyramid
 
 
+@checked
 def count_pixels(
-    predicted: Int[Tensor, "h w"], true: Int[Tensor, "h w"], num_classes: int
+    predicted: Integer[Tensor, "h w"], true: Integer[Tensor, "h w"], num_classes: int
 ) -> Int[np.ndarray, "rows columns"]:
     """The confusion matrix of one image: row i, column j counts pixels of class i called j.
 
     The last row is void in the truth, the last column void in the prediction. Raises ValueError
     for maps of two sizes and for a label that is neither one of 0 … K−1 nor 255 (void).
     """
-    if predicted.shape != true.shape:
-        raise ValueError(f"predicted map is {tuple(predicted.shape)}, true {tuple(true.shape)}")
-    maps = []
+    side, maps = num_classes + 1, []
     for name, labels in (("predicted", predicted), ("true", true)):
-        labels = labels.long().cpu().numpy()
-        unknown = labels[((labels < 0) | (labels >= num_classes)) & (labels != VOID)]
-        if len(unknown):
-            raise ValueError(f"{name} label {unknown[0]} is none of {num_classes} categories")
-        maps.append(np.minimum(labels, num_classes).astype(np.int64))
-    side = num_classes + 1
+        labels = labels.long()
+        labels_in(labels[labels != VOID], num_classes, name)
+        maps.append(labels.clamp(max=num_classes).cpu().numpy())  # void comes last
     pairs = maps[1] * side + maps[0]
     return np.bincount(pairs.ravel(), minlength=side**2).reshape(side, side)
 
@@ -60,8 +57,7 @@ def evaluate_semantic(
     is nothing to average. Raises ValueError, naming the image, for a prediction of another size
     or with a label that is no category.
     """
-    if len(predictions) != len(targets):
-        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
+    as_many(len(targets), predictions=predictions)
     k = len(categories)
     counts = np.zeros((k + 1, k + 1), dtype=np.int64)
     for i, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
@@ -108,23 +104,25 @@ class SemanticBranch(nn.Module):
         nn.init.normal_(self.classes.weight, std=0.01)
         nn.init.zeros_(self.classes.bias)
 
+    @checked
     def forward(self, features: Sequence[Float[Tensor, "b c _ _"]]) -> Float[Tensor, "b k h w"]:
         """Logits of the size of `features[0]`; every level is half as large as the one before."""
-        if len(features) != len(self.levels):
-            raise ValueError(f"{len(features)} features for {len(self.levels)} levels")
+        as_many(len(self.levels), "levels", features=features)
         total = sum(level(x) for level, x in zip(self.levels, features, strict=True))
         return self.classes(total)
 
 
-def thing_or_stuff(labels: Int[Tensor, "h w"], num_things: int) -> Int[Tensor, "h w"]:
+@checked
+def thing_or_stuff(labels: Integer[Tensor, "h w"], num_things: int) -> Int[Tensor, "h w"]:
     """What the semantic branch should say: 0 for any thing, then the stuff; void stays 255."""
     labels = labels.long()  # a uint8 cannot be below 0
     channel = (labels - num_things + 1).clamp(min=0)
     return torch.where(labels == VOID, VOID, channel)
 
 
+@checked
 def semantic_loss(
-    logits: Float[Tensor, "b k h w"], targets: Int[Tensor, "b h w"]
+    logits: Float[Tensor, "b k h w"], targets: Integer[Tensor, "b h w"]
 ) -> Float[Tensor, ""]:
     """L_sem: cross-entropy, the mean over the pixels that are not void; 0 where there are none."""
     targets = targets.long()
@@ -132,9 +130,10 @@ def semantic_loss(
     return total / (targets != VOID).sum().clamp(min=1)
 
 
+@checked
 def merge_panoptic(
     instances: Segments,
-    semantic: Int[Tensor, "h w"],
+    semantic: Integer[Tensor, "h w"],
     *,
     num_things: int,
     score_threshold: float = 0.5,
@@ -153,8 +152,10 @@ def merge_panoptic(
     Raises ValueError for two sizes, for instances without scores, and for those that are no
     thing.
     """
-    limits = score_threshold, overlap_threshold
-    free, claimed, kept = _claim(instances, semantic, num_things, *limits)
+    labels_in(instances.labels, num_things, "instances.labels")
+    limits = {"score_threshold": score_threshold, "overlap_threshold": overlap_threshold}
+    shares(**limits)
+    free, claimed, kept = claim_pixels(instances.masks, instances.scores, semantic, **limits)
     classes = semantic.long().cpu().numpy()
     left = np.bincount(classes[free].clip(min=0), minlength=VOID + 1)  # by label
     left[:num_things], left[VOID] = 0, 0
@@ -169,24 +170,17 @@ def merge_panoptic(
     )
 
 
-def _claim(
-    instances: Segments,
-    semantic: Int[Tensor, "h w"],
-    num_things: int,
+@checked
+def claim_pixels(
+    masks: Bool[Tensor, "n h w"],
+    scores: Float[Tensor, "n"],
+    semantic: Integer[Tensor, "h w"],
     score_threshold: float,
     overlap_threshold: float,
 ) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
-    """The pixels that the instances leave free, what each of the kept ones gets, and which."""
-    if tuple(semantic.shape) != instances.size:
-        raise ValueError(f"semantic is {tuple(semantic.shape)}, the instances {instances.size}")
-    if instances.scores is None:
-        raise ValueError("instances must have scores: the best claims its pixels first")
-    strange = instances.labels[(instances.labels < 0) | (instances.labels >= num_things)]
-    if len(strange):
-        raise ValueError(f"instance label {int(strange[0])} is none of {num_things} things")
-    masks, scores = instances.masks.cpu().numpy(), instances.scores
-    order = scores.argsort(descending=True, stable=True)
-    free, claimed, kept = np.ones(masks.shape[1:], dtype=bool), [], []
+    """The pixels that the masks leave free, what each of the kept ones gets, and which."""
+    masks, order = masks.cpu().numpy(), scores.argsort(descending=True, stable=True)
+    free, claimed, kept = np.ones(semantic.shape, dtype=bool), [], []
     for k in order[scores[order] >= score_threshold].tolist():
         visible = masks[k] & free
         area, left = np.count_nonzero(masks[k]), np.count_nonzero(visible)
@@ -197,6 +191,7 @@ def _claim(
     return free, claimed, kept
 
 
+@checked
 def classes_of_pixels(
     logits: Float[Tensor, "k h w"], instances: Segments, num_things: int
 ) -> Int[Tensor, "h w"]:
@@ -221,31 +216,80 @@ METRICS = {
 NARROW = (16, 48, 64, 80)  # channels of a backbone; two, with pyramids, count as much as one
 
 
-class PanopticParts(MaskRCNNParts):
-    """The parts of a Panoptic FPN, every one a keyword: see `PanopticFPN`."""
+class PanopticFPN(MaskRCNN):
+    """Mask R-CNN and a semantic branch on one feature pyramid (Kirillov et al. 2019).
+
+    `num_classes` counts all categories, `num_things` those that come first. The keywords of
+    `MaskRCNN` mean what they mean there. Crowds are no targets of the detector, but thing pixels
+    for the branch. Raises ValueError, naming it, for a setting that is out of range.
+    """
 
     def __init__(
         self,
         num_classes: int,
         num_things: int,
         *,
-        channels: int = 64,
+        semantic_weight: float = 0.5,  # λ_s of the joint loss
+        panoptic_score: float = 0.5,  # least score of an instance in the merge
+        panoptic_overlap: float = 0.5,  # share of it that may be taken already
+        stuff_share: float = 1 / 75,  # least area of stuff in the merge, of the image's pixels
         semantic_branch: nn.Module | None = None,
-        semantic_backbone: nn.Module | None = None,
-        semantic_weight: float = 0.5,
-        panoptic_score: float = 0.5,
-        panoptic_overlap: float = 0.5,
-        stuff_share: float = 1 / 75,
-        **parts: Any,
+        semantic_backbone: nn.Module | None = None,  # for a branch with a network of its own
+        channels: int = 64,  # here begin those of MaskRCNN
+        mask_size: int = 28,
+        levels: Sequence[int] = (0, 1, 2, 3),
+        canonical_size: float = 56,
+        samples: int = 64,
+        positive_fraction: float = 0.25,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+        sampling_ratio: int = 2,
+        aligned: bool = True,
+        backbone: nn.Module | None = None,
+        pyramid: nn.Module | None = None,
+        rpn: nn.Module | None = None,
+        box_head: nn.Module | None = None,
+        mask_head: nn.Module | None = None,
+        roi_align: Callable | None = None,
+        mask_targets: Callable | None = None,
+        mask_loss: Callable = mask_loss,
+        mask_scores: Callable = mask_scores,
+        paste_masks: Callable = paste_masks,
     ):
-        if not 0 < num_things < num_classes:
-            raise ValueError(
-                f"num_things must be between 0 and the {num_classes} classes, not {num_things}"
-            )
-        super().__init__(num_things, channels=channels, **parts)
-        self.num_things, self.semantic_weight = num_things, semantic_weight
+        at_least(2, num_classes=num_classes)
+        between(1, num_classes - 1, num_things=num_things)
+        shares(panoptic_score=panoptic_score, panoptic_overlap=panoptic_overlap)
+        shares(stuff_share=stuff_share)
+        if not semantic_weight >= 0:
+            raise ValueError(f"semantic_weight must be at least 0, not {semantic_weight}")
+        super().__init__(
+            num_things,
+            channels=channels,
+            mask_size=mask_size,
+            levels=levels,
+            canonical_size=canonical_size,
+            samples=samples,
+            positive_fraction=positive_fraction,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_detections=max_detections,
+            sampling_ratio=sampling_ratio,
+            aligned=aligned,
+            backbone=backbone,
+            pyramid=pyramid,
+            rpn=rpn,
+            box_head=box_head,
+            mask_head=mask_head,
+            roi_align=roi_align,
+            mask_targets=mask_targets,
+            mask_loss=mask_loss,
+            mask_scores=mask_scores,
+            paste_masks=paste_masks,
+        )
+        self.num_classes, self.num_things = num_classes, num_things
+        self.semantic_weight, self.stuff_share = semantic_weight, stuff_share
         self.panoptic_score, self.panoptic_overlap = panoptic_score, panoptic_overlap
-        self.stuff_share = stuff_share
         self.semantic_branch = semantic_branch or SemanticBranch(
             channels, num_classes - num_things + 1
         )
@@ -254,18 +298,27 @@ class PanopticParts(MaskRCNNParts):
             semantic_backbone.channels, channels
         )
 
-
-class PanopticPass(PanopticParts):
-    """The ways through the parts: see `PanopticFPN`."""
-
     def semantic_logits(
         self, batch: Float[Tensor, "b 3 h w"], features: Sequence[Float[Tensor, "b c _ _"]]
     ) -> Float[Tensor, "b k h w"]:
         """The branch's logits at the batch's size, from these features unless it has its own."""
+        features = features[: len(self.backbone.strides)]  # an extra level is for proposals only
         if self.semantic_backbone is not None:
             features = self.semantic_pyramid(self.semantic_backbone(batch))
-        logits = self.semantic_branch(features[:4])
-        return F.interpolate(logits, size=batch.shape[-2:], mode="bilinear")
+        return F.interpolate(self.semantic_branch(features), size=batch.shape[-2:], mode="bilinear")
+
+    def forward(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The detector's five losses, and `semantic`, weighted: their sum is the joint loss."""
+        batch, sizes = batch_images(images, self.mean, self.std)
+        features = self.pyramid(self.backbone(batch))
+        losses = self.instance_losses(features, tuple(batch.shape[-2:]), sizes, segments)
+        logits = self.semantic_logits(batch, features)
+        targets = torch.full_like(logits[:, 0], VOID, dtype=torch.int64)  # the padding too is void
+        for target, own, (h, w) in zip(targets, segments, sizes, strict=True):
+            target[:h, :w] = thing_or_stuff(semantic_map(own), self.num_things)
+        return losses | {"semantic": self.semantic_weight * semantic_loss(logits, targets)}
 
     @torch.no_grad()
     def answers(
@@ -274,11 +327,12 @@ class PanopticPass(PanopticParts):
         """What both branches say of each image: its instances, and the logits of its pixels."""
         batch, sizes = batch_images(images, self.mean, self.std)
         features = self.pyramid(self.backbone(batch))
-        found = detect(self, features, tuple(batch.shape[-2:]), sizes)
+        found = self.detect(features, tuple(batch.shape[-2:]), sizes)
         logits = self.semantic_logits(batch, features)
         own = [each[:, :h, :w] for each, (h, w) in zip(logits, sizes, strict=True)]
-        return paste_detections(self, found, sizes), own
+        return self.paste_detections(found, sizes), own
 
+    @checked
     def merge(self, found: Segments, logits: Float[Tensor, "k h w"]) -> Segments:
         """One image's instances and logits as one answer, with this model's thresholds."""
         return merge_panoptic(
@@ -289,34 +343,6 @@ class PanopticPass(PanopticParts):
             overlap_threshold=self.panoptic_overlap,
             stuff_area=round(self.stuff_share * logits[0].numel()),
         )
-
-
-class PanopticFPN(PanopticPass):
-    """Mask R-CNN and a semantic branch on one feature pyramid (Kirillov et al. 2019).
-
-    `num_classes` counts all categories, `num_things` those that come first. Keywords:
-    `semantic_weight` is λ_s of the joint loss; `panoptic_score`, `panoptic_overlap` and
-    `stuff_share` (of the image's pixels) are the thresholds of the merge; a `semantic_backbone`
-    gives the branch a network of its own; the others are those of `MaskRCNN`. Crowds are no
-    targets of the detector, but thing pixels for the branch.
-    """
-
-    def forward(
-        self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
-    ) -> dict[str, Float[Tensor, ""]]:
-        """The detector's five losses, and `semantic`, weighted: their sum is the joint loss."""
-        batch, sizes = batch_images(images, self.mean, self.std)
-        features = self.pyramid(self.backbone(batch))
-        losses = instance_losses(self, features, tuple(batch.shape[-2:]), sizes, segments)
-        logits = self.semantic_logits(batch, features)
-        targets = torch.full_like(logits[:, 0], VOID, dtype=torch.int64)  # the padding too is void
-        for target, own, (h, w) in zip(targets, segments, sizes, strict=True):
-            target[:h, :w] = thing_or_stuff(semantic_map(own), self.num_things)
-        return losses | {"semantic": self.semantic_weight * semantic_loss(logits, targets)}
-
-    def predict_instances(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:
-        """The detector's masks, labels and scores, best first; they may overlap."""
-        return self.answers(images)[0]
 
     def predict_semantic(
         self, images: Sequence[Float[Tensor, "3 _ _"]]

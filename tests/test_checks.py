@@ -193,6 +193,10 @@ def test_it_costs_microseconds():
             lambda: checks.labels_in(torch.tensor([-1]), 3),
             "labels must be 0 … 2, the 3 classes, not -1",
         ),
+        (
+            lambda: checks.labels_in(torch.tensor([200], dtype=torch.uint8), 200),
+            "labels must be 0 … 199, the 200 classes, not 200",
+        ),
         (lambda: checks.shares(threshold=1.5), "threshold must be between 0 and 1, not 1.5"),
         (lambda: checks.shares(a=0.5, b=float("nan")), "b must be between 0 and 1, not nan"),
         (lambda: checks.at_least(1, heads=0), "heads must be a whole number of at least 1, not 0"),
@@ -207,6 +211,10 @@ def test_it_costs_microseconds():
             lambda: checks.as_many(2, targets=[1]),
             "targets must have one entry for each of 2 images, not 1",
         ),
+        (
+            lambda: checks.as_many(4, "levels", features=[1]),
+            "features must have one entry for each of 4 levels, not 1",
+        ),
     ],
 )
 def test_ranges(check, message):
@@ -218,6 +226,9 @@ def test_ranges(check, message):
 def test_good_ranges_pass():
     checks.labels_in(torch.tensor([], dtype=torch.int64), 3)
     checks.labels_in(torch.tensor([0, 2]), 3)
+    checks.labels_in(torch.tensor([0, 200], dtype=torch.uint8), 300)
+    checks.labels_in(torch.tensor([127], dtype=torch.int8), 200)
+    checks.labels_in(torch.tensor([1], dtype=torch.uint16), 2)
     checks.shares(a=0, b=1)
     checks.at_least(0, n=0)
     checks.as_many(0, targets=[])

@@ -2,14 +2,18 @@
 
 import math
 from dataclasses import replace
+from functools import partial
+from inspect import signature
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from lessons.kit.data import VOID, Category, Segments, areas, empty_segments, semantic_map
 from lessons.kit.data.imperfect import imperfect_detections, imperfect_panoptic
+from lessons.kit.models.backbone import Backbone
 from lessons.kit.peers.coco import combine_panoptic, score_panoptic_files
 from lessons.kit.peers.semantic import torchmetrics_confusion
 from lessons.kit.training import fit
@@ -26,6 +30,7 @@ from lessons.panoptic_fpn import (
     semantic_loss,
     thing_or_stuff,
 )
+from lessons.region_proposals import FeaturePyramid, RegionProposalNetwork
 
 SHEEP, TREE, SKY, LAKE = range(4)
 KINDS = [
@@ -251,6 +256,63 @@ def test_the_losses_are_those_of_mask_rcnn_and_the_weighted_semantic_one(model, 
             total += F.cross_entropy(logits[None], labels[None], ignore_index=VOID, reduction="sum")
             count += (labels != VOID).sum()
     torch.testing.assert_close(losses["semantic"], 0.5 * total / count, atol=1e-4, rtol=1e-3)
+
+
+def test_every_setting_of_mask_rcnn_is_one_of_panoptic_fpn():
+    theirs, ours = (signature(each).parameters for each in (MaskRCNN, PanopticFPN))
+    assert not any(each.kind == each.VAR_KEYWORD for each in (*theirs.values(), *ours.values()))
+    settings = {name: each.default for name, each in theirs.items() if name != "num_classes"}
+    assert settings == {name: ours[name].default for name in settings}
+    parts = {"backbone", "pyramid", "rpn", "box_head", "mask_head"}
+    others = {
+        "channels": 32, "mask_size": 14, "levels": (1, 2), "canonical_size": 224, "samples": 7,
+        "positive_fraction": 0.3, "score_threshold": 0.2, "nms_threshold": 0.6,
+        "max_detections": 3, "sampling_ratio": 1, "aligned": False,
+    }  # fmt: skip
+    others |= {name: partial(print, name) for name in settings.keys() - others.keys() - parts}
+    others |= {name: nn.Identity() for name in parts}
+    others["backbone"] = Backbone((16, 16, 16, 16), (1, 1, 1, 1))
+    assert others.keys() == settings.keys()
+    own = {"semantic_weight": 2.0, "panoptic_score": 0.1, "panoptic_overlap": 0.2}
+    own |= {"stuff_share": 0.3, "semantic_branch": nn.Identity()}
+    own |= {"semantic_backbone": Backbone((16, 16, 16, 16), (1, 1, 1, 1))}
+    assert others.keys() | own.keys() | {"num_classes", "num_things"} == ours.keys()
+    made = {MaskRCNN: MaskRCNN(4, **others), PanopticFPN: PanopticFPN(8, 4, **others, **own)}
+    for each in made.values():
+        for name, value in others.items():
+            assert getattr(each, name) is value, name
+    panoptic = made[PanopticFPN]
+    assert all(getattr(panoptic, name) is value for name, value in own.items())
+    assert (panoptic.num_classes, panoptic.num_things) == (8, 4)
+    assert made[MaskRCNN].num_classes == made[MaskRCNN].num_things == 4
+
+
+def test_it_is_one_class_that_extends_mask_rcnn():
+    assert PanopticFPN.__bases__ == (MaskRCNN,) and MaskRCNN.__bases__ == (nn.Module,)
+    for name in ("instance_losses", "detect", "paste_detections", "pool", "predict_instances"):
+        assert getattr(PanopticFPN, name) is getattr(MaskRCNN, name)
+
+
+def test_an_extra_level_is_for_the_proposals_alone(samples):
+    torch.manual_seed(0)
+    backbone = Backbone((16, 16, 16, 16), (1, 1, 1, 1))
+    extended = PanopticFPN(
+        8,
+        4,
+        channels=16,
+        backbone=backbone,
+        pyramid=FeaturePyramid(backbone.channels, 16, extra_level=True),
+        rpn=RegionProposalNetwork(16, (12, 24, 48, 96, 192)),
+        score_threshold=0.0,
+    )
+    images, targets = [s.image for s in samples], [s.segments for s in samples]
+    sum(extended(images, targets).values()).backward()
+    assert all(weight.grad is not None for weight in extended.parameters())
+    usual = PanopticFPN(8, 4, channels=16, backbone=backbone, score_threshold=0.0)
+    usual.load_state_dict(extended.state_dict())
+    for one, other in zip(extended.answers(images)[1], usual.answers(images)[1], strict=True):
+        assert torch.equal(one, other)
+    assert len(extended.eval().predict_panoptic(images)) == 2
 
 
 def test_both_losses_reach_the_shared_features(model, samples):

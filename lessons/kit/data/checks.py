@@ -200,7 +200,7 @@ def describe(value: object) -> str:
 
 def labels_in(labels: Tensor, num_classes: int, name: str = "labels") -> None:
     """Raises ValueError where a label is none of 0 … num_classes − 1."""
-    labels = labels.long()  # not every type can be compared
+    labels = labels.long()  # not every type can be compared, and to uint8 300 is 44
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
         raise ValueError(
@@ -237,10 +237,10 @@ def one_of(words: Iterable[str], **values: object) -> None:
             raise ValueError(f"{name} must be one of {', '.join(words)}, not {value!r}")
 
 
-def as_many(count: int, **lists: Sequence) -> None:
-    """Raises ValueError where a list has not `count` entries, one for each image."""
+def as_many(count: int, what: str = "images", /, **lists: Sequence) -> None:
+    """Raises ValueError where a list has not `count` entries, one for each image (or level, …)."""
     for name, values in lists.items():
         if len(values) != count:
             raise ValueError(
-                f"{name} must have one entry for each of {count} images, not {len(values)}"
+                f"{name} must have one entry for each of {count} {what}, not {len(values)}"
             )
