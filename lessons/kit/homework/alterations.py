@@ -27,7 +27,7 @@ class Alteration:
     change: Callable[[Any], Any]
 
 
-class NotHere(Exception):
+class NotHereError(Exception):
     """The alteration does not fit these arguments or this result."""
 
 
@@ -120,7 +120,7 @@ def _x_for_y(v: Tensor) -> Tensor:
 
 def _only_first(v: Tensor) -> Tensor:
     if len(v) < 2:
-        raise NotHere
+        raise NotHereError
     return v[:1].expand_as(v).clone()
 
 
@@ -165,28 +165,28 @@ def exchanged(parts: int) -> Iterator[tuple[Alteration, tuple[int, int]]]:
 def _array(value: object, least: int) -> np.ndarray:
     array = as_array(value)
     if array is None or array.ndim < least or array.shape[-1] < 2:
-        raise NotHere
+        raise NotHereError
     return array
 
 
 def _numbers(value: object) -> np.ndarray:
     array = as_array(value)
     if array is None or array.dtype.kind == "b":
-        raise NotHere
+        raise NotHereError
     return array.astype(float) if array.dtype.kind == "f" else array.astype(np.int64)
 
 
 def _floats(value: object) -> np.ndarray:
     array = as_array(value)
     if array is None or array.dtype.kind != "f":
-        raise NotHere
+        raise NotHereError
     return array.astype(float)
 
 
 def _bools(value: object) -> np.ndarray:
     array = as_array(value)
     if array is None or array.dtype.kind != "b":
-        raise NotHere
+        raise NotHereError
     return array
 
 

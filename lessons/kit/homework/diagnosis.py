@@ -83,11 +83,16 @@ class Case:
 
 
 def diagnose(case: Case, submission: Callable) -> Diagnosis | None:
-    """What one alteration of the reference, or of the answer, explains the answer; None if none."""
+    """Which alteration of the reference, or of the answer, explains the answer; None if none."""
     found = None
     if len(case.wrong) >= 2:
         known = _known(case)
-        found = _always_the_same(case) or _by_arguments(case, known) or _by_result(case) or _by_edits(case, known)
+        found = (
+            _always_the_same(case)
+            or _by_arguments(case, known)
+            or _by_result(case)
+            or _by_edits(case, known)
+        )
     own = _by_own_edits(case, submission)
     if found is None or own is None:
         return found or own
@@ -160,7 +165,7 @@ def _by_arguments(case: Case, known: _Known) -> Diagnosis | None:
                 try:
                     changed = way.change(copy.deepcopy(case.inputs[i]))
                 except Exception:  # it does not fit this input
-                    known.outcomes[key] = Outcome(None, (), alterations.NotHere)
+                    known.outcomes[key] = Outcome(None, (), alterations.NotHereError)
                 else:
                     known.outcomes[key] = run_one(case.exercise, case.exercise.reference, changed)
             return known.outcomes[key]
@@ -204,7 +209,7 @@ def _altered(value: Any, change: Callable, part: int | None) -> Any:
     if part is None:
         return change(value)
     if not isinstance(value, tuple | list):
-        raise alterations.NotHere
+        raise alterations.NotHereError
     return type(value)(change(v) if part in (-1, k) else v for k, v in enumerate(value))
 
 
@@ -284,10 +289,12 @@ def _by_own_edits(case: Case, submission: Callable) -> Diagnosis | None:
     """Edits of the answer that make it right on every input."""
     right = []
     for edit in edited(submission):
-        if all(
-            not case.differs(case.expected[i], run_one(case.exercise, edit.function, case.inputs[i]))
-            for i in case.order
-        ):
+
+        def is_right(i: int, edit=edit) -> bool:
+            outcome = run_one(case.exercise, edit.function, case.inputs[i])
+            return not case.differs(case.expected[i], outcome)
+
+        if all(map(is_right, case.order)):
             right.append(edit)
     if not right:
         return None

@@ -72,7 +72,7 @@ class Edit:
     function: Callable
 
 
-class TooLong(Exception):
+class TooLongError(Exception):
     """An edited function whose loops do not end."""
 
 
@@ -131,7 +131,7 @@ def _compiled(tree: ast.Module, names: dict[str, Any], name: str) -> Callable:
     def tick() -> bool:
         ticks[0] += 1
         if ticks[0] > LOOPS:
-            raise TooLong
+            raise TooLongError
         return True
 
     space["_tick"] = tick

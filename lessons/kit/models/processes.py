@@ -13,7 +13,9 @@ def per_process(count: Tensor | float, images: int) -> Tensor:
     and the mean over the processes is then the loss of the whole batch. In a single process it
     is the count itself. Where nothing is counted anywhere it is 1: a sum over nothing stays 0.
     """
-    total = count.detach() if isinstance(count, Tensor) else torch.tensor(float(count), dtype=torch.float32)
+    if not isinstance(count, Tensor):
+        count = torch.tensor(float(count), dtype=torch.float32)
+    total = count.detach()
     if distributed.is_available() and distributed.is_initialized():
         both = torch.stack([total, total.new_tensor(float(images))])
         both = both.to("cuda" if distributed.get_backend() == "nccl" else "cpu")
