@@ -7,6 +7,7 @@ labels, a share).
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from types import NoneType, UnionType
@@ -23,9 +24,10 @@ def checked(function: Callable) -> Callable:
     """The same function, whose arguments must have the shapes and dtypes that it states.
 
     What is checked: arguments annotated with jaxtyping's types of tensors, alone, optional
-    (`| None`) or in a sequence (`Sequence[…]`, `list[…]`, `tuple[…, ...]`). A letter stands for
-    one size in all arguments of a call, in the order of the signature; `_` for any size, `...`
-    and `*name` for any number of sizes, `k+1` for one more than k. Everything else is left to
+    (`| None`), in a sequence (`Sequence[…]`, `list[…]`, `tuple[…, ...]`), or several of these,
+    of which the first that the value is says the shape. A letter stands for one size in all
+    arguments of a call, in the order of the signature; `_` for any size, `...` and `*name` for
+    any number of sizes, `k+1` for one more than k, `#k` for 1 or k. Everything else is left to
     Python. Nothing is checked while torch compiles or exports. A call with two tensors takes
     some microseconds more.
 
@@ -63,9 +65,14 @@ def _spec(annotation: Any) -> Callable[[str, Any, dict], None] | None:
     if hasattr(annotation, "dim_str") and hasattr(annotation, "dtypes"):
         return _Array(annotation)
     origin, parts = get_origin(annotation), get_args(annotation)
-    if origin in (Union, UnionType) and NoneType in parts and len(parts) == 2:
-        inner = _spec(parts[0] if parts[1] is NoneType else parts[1])
-        return inner and (lambda name, value, sizes: value is None or inner(name, value, sizes))
+    if origin in (Union, UnionType):
+        kinds = [_spec(part) for part in parts if part is not NoneType]
+        if not all(kinds):  # one of them is left to Python
+            return None
+        inner = kinds[0] if len(kinds) == 1 else _Either(kinds)
+        if NoneType not in parts:
+            return inner
+        return lambda name, value, sizes: value is None or inner(name, value, sizes)
     if origin in (list, Sequence, tuple) and (len(parts) == 1 or parts[1:] == (...,)):
         inner = _spec(parts[0])
         return inner and _Many(inner)
@@ -78,11 +85,36 @@ class _Many:
     def __init__(self, each: Callable):
         self.each = each
 
+    def takes(self, values: Any) -> bool:
+        return isinstance(values, Sequence) and not isinstance(values, Tensor | np.ndarray | str)
+
+    def words(self, name: str, sizes: dict) -> tuple[str, str, str]:
+        return "", "a list", "of tensors"
+
     def __call__(self, name: str, values: Any, sizes: dict) -> None:
-        if isinstance(values, Tensor | np.ndarray | str) or not isinstance(values, Sequence):
+        if not self.takes(values):
             raise ValueError(f"{name} must be a list of tensors, not {describe(values)}")
         for index, value in enumerate(values):
             self.each(f"{name}[{index}]", value, sizes)
+
+
+class _Either:
+    """Several kinds: the first that the value is says what shape it must have."""
+
+    def __init__(self, kinds: Sequence):
+        self.kinds = kinds
+
+    def __call__(self, name: str, value: Any, sizes: dict) -> None:
+        for kind in self.kinds:
+            if kind.takes(value):
+                kind(name, value, sizes)
+                return
+        wanted: dict[tuple[str, str], list[str]] = {}
+        for kind in self.kinds:
+            noun, word, shape = kind.words(name, sizes)
+            wanted.setdefault((noun, shape), []).append(word)
+        words = [f"{noun}{' or '.join(kinds)} {shape}" for (noun, shape), kinds in wanted.items()]
+        raise ValueError(f"{name} must be {' or '.join(words)}, not {describe(value)}")
 
 
 class _Array:
@@ -99,10 +131,15 @@ class _Array:
             }
         else:
             self.dtypes = {np.dtype(n) for n in names if hasattr(np, n)}
+            self.dtypes |= {dtype.newbyteorder() for dtype in self.dtypes}
         self.fixed = None if any(d == "..." or d[0] == "*" for d in self.dims) else len(self.dims)
 
+    def takes(self, value: Any) -> bool:
+        known = self.dtypes
+        return isinstance(value, self.type) and (not known or value.dtype in known)
+
     def __call__(self, name: str, value: Any, sizes: dict) -> None:
-        if not isinstance(value, self.type) or (self.dtypes and value.dtype not in self.dtypes):
+        if not self.takes(value):
             raise self.error(name, value, sizes)
         shape = value.shape
         if self.fixed is not None:
@@ -114,8 +151,9 @@ class _Array:
             if pairs is None:
                 raise self.error(name, value, sizes)
         for dim, size in pairs:
-            if dim == "_":
+            if dim == "_" or (size == 1 and dim[0] == "#"):
                 continue
+            dim = dim.removeprefix("#")
             known = sizes.get(dim)
             if known is None:
                 if (wanted := _number(dim, sizes)) is None:
@@ -137,23 +175,32 @@ class _Array:
             pairs.append((self.dims[place], tuple(shape[place:end])))
         return pairs + list(zip(self.dims[place + 1 :], shape[end:], strict=True))
 
-    def error(self, name: str, value: Any, sizes: dict) -> ValueError:
-        wanted = f"{self.kind} {_tuple(self.dims)}" if self.dims else f"one {self.kind} number"
-        wanted = wanted.replace("  ", " ").strip()
-        known = [_size_of(dim, sizes) for dim in self.dims]
-        letters = [dim for dim in self.dims if dim in sizes]
+    def words(self, name: str, sizes: dict) -> tuple[str, str, str]:
+        """What it is if no tensor, its kind, and its shape with the sizes that are known."""
+        noun = "" if self.type is Tensor else "a NumPy array, "
+        if not self.dims:
+            return noun, f"one {self.kind}".strip(), "number"
+        wanted = _tuple([_broadcast(dim, dim[1:]) for dim in self.dims])
+        letters = [dim.removeprefix("#") for dim in self.dims if dim.removeprefix("#") in sizes]
         if letters:
-            wanted += f" = {_tuple(known)}"
+            wanted += f" = {_tuple([_size_of(dim, sizes) for dim in self.dims])}"
             givers = [sizes[dim][1] for dim in letters if sizes[dim][1] != name]
             wanted += f" as {givers[0]}" if givers else ""
-        return ValueError(f"{name} must be {self.noun_of(wanted)}, not {describe(value)}")
+        return noun, self.kind, wanted
 
-    def noun_of(self, wanted: str) -> str:
-        return wanted if self.type is Tensor else f"a NumPy array, {wanted}"
+    def error(self, name: str, value: Any, sizes: dict) -> ValueError:
+        noun, kind, shape = self.words(name, sizes)
+        wanted = f"{kind} {shape}".strip()
+        return ValueError(f"{name} must be {noun}{wanted}, not {describe(value)}")
 
 
 def _tuple(words: Sequence[str]) -> str:
+    words = [word for word in words if word]  # *name may be no sizes at all
     return f"({words[0]},)" if len(words) == 1 else f"({', '.join(words)})"
+
+
+def _broadcast(dim: str, size: str) -> str:
+    return f"1 or {size}" if dim[0] == "#" else dim
 
 
 def _number(dim: str, sizes: dict) -> int | None:
@@ -168,6 +215,8 @@ def _number(dim: str, sizes: dict) -> int | None:
 
 
 def _size_of(dim: str, sizes: dict) -> str:
+    if dim[0] == "#":
+        return _broadcast(dim, _size_of(dim[1:], sizes))
     if dim in sizes:
         size = sizes[dim][0]
         return ", ".join(map(str, size)) if isinstance(size, tuple) else str(size)
@@ -179,6 +228,8 @@ def _kind_of_names(names: Iterable[str]) -> str:
     first = next(iter(names))
     if len(set(names)) == 1 and first != "bool":
         return first
+    if {"float32", "int32"} <= set(names):
+        return "real"
     return next((word for word in ("bool", "float") if word in first), "integer").replace(
         "bool", "boolean"
     )
@@ -208,21 +259,46 @@ def labels_in(labels: Tensor, num_classes: int, name: str = "labels") -> None:
         )
 
 
-def shares(**values: float) -> None:
-    """Raises ValueError where a number is not between 0 and 1; the keyword is its name."""
+def shares(*, below_one: bool = False, **values: float) -> None:
+    """Raises ValueError where a number is not between 0 and 1; the keyword is its name.
+
+    With `below_one` also where it is 1.
+    """
     for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be between 0 and 1, not {value}")
+        if not 0 <= value <= 1 or (below_one and value == 1):
+            wanted = "at least 0 and below 1" if below_one else "between 0 and 1"
+            raise ValueError(f"{name} must be {wanted}, not {value}")
 
 
-def at_least(smallest: int, **values: object) -> None:
+def positive(**values: float | Tensor) -> None:
+    """Raises ValueError where a number, or one in a tensor, is not above 0 and finite."""
+    for name, value in values.items():
+        fine = torch.as_tensor((value > 0) & (value < math.inf))
+        if not fine.all():
+            wrong = value[~fine][0].item() if isinstance(value, Tensor) else value
+            raise ValueError(f"{name} must be positive and finite, not {wrong}")
+
+
+def finite(**values: Tensor) -> None:
+    """Raises ValueError where a number in a tensor is NaN or infinite; the keyword is its name."""
+    for name, numbers in values.items():
+        fine = numbers.isfinite()
+        if not fine.all():
+            place = tuple((~fine).nonzero()[0].tolist())
+            raise ValueError(
+                f"{name} must be finite, not {numbers[place].item()} at {place}: "
+                "a network that says so has diverged"
+            )
+
+
+def at_least(smallest: int, /, **values: object) -> None:
     """Raises ValueError where a whole number is below `smallest`; the keyword is its name."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
             raise ValueError(f"{name} must be a whole number of at least {smallest}, not {value}")
 
 
-def between(smallest: int, largest: int, **values: object) -> None:
+def between(smallest: int, largest: int, /, **values: object) -> None:
     """Raises ValueError where a whole number is not in smallest … largest; the keyword names it."""
     for name, value in values.items():
         whole = isinstance(value, int) and not isinstance(value, bool)
@@ -230,14 +306,14 @@ def between(smallest: int, largest: int, **values: object) -> None:
             raise ValueError(f"{name} must be in {smallest} … {largest}, not {value}")
 
 
-def one_of(words: Iterable[str], **values: object) -> None:
+def one_of(words: Iterable[str], /, **values: object) -> None:
     """Raises ValueError where a value is none of some words; the keyword is its name."""
     for name, value in values.items():
-        if value not in words:
+        if value not in [*words]:
             raise ValueError(f"{name} must be one of {', '.join(words)}, not {value!r}")
 
 
-def as_many(count: int, **lists: Sequence) -> None:
+def as_many(count: int, /, **lists: Sequence) -> None:
     """Raises ValueError where a list has not `count` entries, one for each image."""
     for name, values in lists.items():
         if len(values) != count:
