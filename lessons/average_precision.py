@@ -64,7 +64,6 @@ def mask_iou(
     return packed_iou(pack_bits(predictions), pack_bits(targets), is_crowd)
 
 
-@checked
 def match_detections(
     iou: Float[Tensor, "d g"],
     thresholds: Float[Tensor, "t"],

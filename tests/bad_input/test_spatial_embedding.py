@@ -103,7 +103,7 @@ def test_losses_need_targets_of_the_maps():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sigma": "square"}, "sigma must be ellipse, circle, shared or fixed, not 'square'"),
+        ({"sigma": "square"}, "sigma must be one of ellipse, circle, shared, fixed, not 'square'"),
         ({"radius": 0}, "radius must be positive and finite, not 0"),
         ({"radius": -3.0}, "radius must be positive and finite, not -3.0"),
         ({"unit": NAN}, "unit must be positive and finite, not nan"),
@@ -125,8 +125,8 @@ def test_unknown_keyword_is_named():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"centre": "middle"}, "centre must be embedding or centroid, not 'middle'"),
-        ({"loss": "dice"}, "loss must be lovasz or cross_entropy, not 'dice'"),
+        ({"centre": "middle"}, "centre must be one of embedding, centroid, not 'middle'"),
+        ({"loss": "dice"}, "loss must be one of lovasz, cross_entropy, not 'dice'"),
     ],
 )
 def test_unknown_variant(options, message):

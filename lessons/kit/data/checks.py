@@ -132,48 +132,39 @@ class _Array:
         else:
             self.dtypes = {np.dtype(n) for n in names if hasattr(np, n)}
             self.dtypes |= {dtype.newbyteorder() for dtype in self.dtypes}
-        self.fixed = None if any(d == "..." or d[0] == "*" for d in self.dims) else len(self.dims)
+        stars = [i for i, dim in enumerate(self.dims) if dim == "..." or dim[0] == "*"]
+        self.star = stars[0] if stars else None
+        self.plan = [_plan_of(dim) for dim in self.dims]
 
     def takes(self, value: Any) -> bool:
         known = self.dtypes
         return isinstance(value, self.type) and (not known or value.dtype in known)
 
     def __call__(self, name: str, value: Any, sizes: dict) -> None:
-        if not self.takes(value):
+        if not self.takes(value) or not self.fits(name, value.shape, sizes):
             raise self.error(name, value, sizes)
-        shape = value.shape
-        if self.fixed is not None:
-            if len(shape) != self.fixed:
-                raise self.error(name, value, sizes)
-            pairs = zip(self.dims, shape, strict=True)
-        else:
-            pairs = self.spread(shape)
-            if pairs is None:
-                raise self.error(name, value, sizes)
-        for dim, size in pairs:
-            if dim == "_" or (size == 1 and dim[0] == "#"):
-                continue
-            dim = dim.removeprefix("#")
-            known = sizes.get(dim)
-            if known is None:
-                if (wanted := _number(dim, sizes)) is None:
-                    sizes[dim] = (size, name)
-                elif wanted != size:
-                    raise self.error(name, value, sizes)
-            elif known[0] != size:
-                raise self.error(name, value, sizes)
 
-    def spread(self, shape: tuple[int, ...]) -> list[tuple[str, Any]] | None:
-        """Each letter with its size, `*name` with several; None where there are too few sizes."""
-        place = next(i for i, dim in enumerate(self.dims) if dim == "..." or dim[0] == "*")
-        behind = len(self.dims) - place - 1
-        if len(shape) < place + behind:
-            return None
-        end = len(shape) - behind
-        pairs: list[tuple[str, Any]] = list(zip(self.dims[:place], shape, strict=False))
-        if self.dims[place] != "..." and "#" not in self.dims[place]:
-            pairs.append((self.dims[place], tuple(shape[place:end])))
-        return pairs + list(zip(self.dims[place + 1 :], shape[end:], strict=True))
+    def fits(self, name: str, shape: tuple, sizes: dict) -> bool:
+        if self.star is not None:
+            end = len(shape) - (len(self.plan) - self.star - 1)
+            if end < self.star:
+                return False
+            shape = (*shape[: self.star], shape[self.star : end], *shape[end:])
+        if len(shape) != len(self.plan):
+            return False
+        for (letter, is_number, may_be_1), size in zip(self.plan, shape, strict=False):
+            if letter is None or (may_be_1 and size == 1):
+                continue
+            known = sizes.get(letter)
+            if known is not None:
+                if known[0] != size:
+                    return False
+            elif is_number and (wanted := _number(letter, sizes)) is not None:
+                if wanted != size:
+                    return False
+            else:
+                sizes[letter] = (size, name)
+        return True
 
     def words(self, name: str, sizes: dict) -> tuple[str, str, str]:
         """What it is if no tensor, its kind, and its shape with the sizes that are known."""
@@ -192,6 +183,14 @@ class _Array:
         noun, kind, shape = self.words(name, sizes)
         wanted = f"{kind} {shape}".strip()
         return ValueError(f"{name} must be {noun}{wanted}, not {describe(value)}")
+
+
+def _plan_of(dim: str) -> tuple[str | None, bool, bool]:
+    """The letter of a dim if it has one, whether that is a number or a sum, whether 1 will do."""
+    if dim in ("_", "...") or dim.startswith("*#"):
+        return None, False, False
+    letter = dim.removeprefix("#")
+    return letter, not letter.removeprefix("*").isidentifier(), dim[0] == "#"
 
 
 def _tuple(words: Sequence[str]) -> str:
@@ -252,8 +251,9 @@ def describe(value: object) -> str:
 def labels_in(labels: Tensor, num_classes: int, name: str = "labels") -> None:
     """Raises ValueError where a label is none of 0 … num_classes − 1."""
     labels = labels.long()  # not every type can be compared
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if len(wrong):
+    low, high = torch.stack(labels.aminmax()).tolist() if labels.numel() else (0, -1)
+    if low < 0 or high >= num_classes:
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
         raise ValueError(
             f"{name} must be 0 … {num_classes - 1}, the {num_classes} classes, not {int(wrong[0])}"
         )
@@ -273,8 +273,8 @@ def shares(*, below_one: bool = False, **values: float) -> None:
 def positive(**values: float | Tensor) -> None:
     """Raises ValueError where a number, or one in a tensor, is not above 0 and finite."""
     for name, value in values.items():
-        fine = torch.as_tensor((value > 0) & (value < math.inf))
-        if not fine.all():
+        fine = (value > 0) & (value < math.inf)
+        if not (fine.all() if isinstance(value, Tensor) else fine):
             wrong = value[~fine][0].item() if isinstance(value, Tensor) else value
             raise ValueError(f"{name} must be positive and finite, not {wrong}")
 
