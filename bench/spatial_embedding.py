@@ -150,8 +150,7 @@ def inference(side: int) -> None:
     images = [sample.image for sample in scenes]
     rcnn, net = load_model("mask_rcnn"), load_model("spatial_embedding")
     embeddings, s, seeds, _ = net.maps(images)
-    sigma, settings = bandwidth(s), net.settings
-    limits = settings.foreground, settings.threshold, settings.smallest
+    sigma, limits = bandwidth(s), (net.foreground, net.threshold, net.smallest)
     found: dict[str, int] = {}
 
     def cluster() -> None:

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Int, Integer, UInt64
 from torch import Tensor
 
 from lessons.kit.data import Category, Segments, is_crowd
+from lessons.kit.data.checks import checked, shares
+from lessons.kit.data.pairs import all_comparable
 
 
 def pack_bits(masks: Bool[Tensor, "n h w"]) -> UInt64[np.ndarray, "n words"]:
@@ -48,6 +50,7 @@ def packed_iou(
     return torch.from_numpy(intersection / np.maximum(union, 1))
 
 
+@checked
 def mask_iou(
     predictions: Bool[Tensor, "n h w"],
     targets: Bool[Tensor, "m h w"],
@@ -58,11 +61,6 @@ def mask_iou(
     Against a crowd it is |p ∩ g| / |p|, the share of the prediction inside (pycocotools'
     `iscrowd`). Two empty masks have 0. Raises ValueError where the sizes differ.
     """
-    if predictions.shape[1:] != targets.shape[1:]:
-        raise ValueError(
-            f"predictions are {tuple(predictions.shape[1:])} pixels "
-            f"but targets are {tuple(targets.shape[1:])}"
-        )
     return packed_iou(pack_bits(predictions), pack_bits(targets), is_crowd)
 
 
@@ -101,6 +99,7 @@ def match_detections(
     return matches
 
 
+@checked
 def precision_recall(
     true_positive: Bool[Tensor, "*r d"],
     false_positive: Bool[Tensor, "*r d"],
@@ -118,6 +117,7 @@ def precision_recall(
 RECALLS = torch.from_numpy(np.linspace(0, 1, 101))
 
 
+@checked
 def average_precision(
     precision: Float[Tensor, "*r d"], recall: Float[Tensor, "*r d"]
 ) -> Float[Tensor, "*r"]:
@@ -203,9 +203,9 @@ def evaluate_instances(
     out on both sides. Raises ValueError for a threshold that is not in [0, 1] and, naming the
     image, for predictions without scores, of another size, or with a label that is no category.
     """
-    if not all(0 <= threshold <= 1 for threshold in thresholds):
-        raise ValueError(f"thresholds must be in [0, 1], not {thresholds}")
-    check_images(predictions, targets, len(categories))
+    for threshold in thresholds:
+        shares(thresholds=threshold)
+    all_comparable(predictions, targets, len(categories), scored=True)
     classes = [k for k, category in enumerate(categories) if category.is_thing]
     ranges = torch.tensor([(0, math.inf), *area_ranges.values()], dtype=torch.float64)
     cuts = torch.tensor(thresholds, dtype=torch.float64)
@@ -246,27 +246,3 @@ def summary(
         named[f"ap{percent}"] = ap[..., 0, at]
     named |= {f"ap_{name}": ap[..., i, :] for i, name in enumerate(area_ranges, start=1)}
     return {name: values.nanmean().item() for name, values in named.items()}
-
-
-def check_images(
-    predictions: Sequence[Segments], targets: Sequence[Segments], num_classes: int
-) -> None:
-    """Raise ValueError, naming the image, where a prediction cannot be compared with its target."""
-    if len(predictions) != len(targets):
-        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
-    for i, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
-        if prediction.scores is None:
-            raise ValueError(f"image {i}: the prediction has no scores")
-        if prediction.scores.isnan().any():
-            raise ValueError(f"image {i}: a score of the prediction is NaN")
-        if prediction.size != target.size:
-            raise ValueError(
-                f"image {i}: predicted masks are {prediction.size}, true ones {target.size}"
-            )
-        for name, labels in (("predicted", prediction.labels), ("true", target.labels)):
-            unknown = labels[(labels < 0) | (labels >= num_classes)]
-            if len(unknown):
-                label = int(unknown[0])
-                raise ValueError(
-                    f"image {i}: {name} label {label} is none of {num_classes} categories"
-                )

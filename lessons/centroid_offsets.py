@@ -19,6 +19,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from lessons.average_precision import AREA_RANGES, evaluate_instances
 from lessons.kit.data import Segments, empty_segments, is_crowd
+from lessons.kit.data.checks import at_least, checked, finite, positive
 from lessons.kit.models.backbone import Backbone, group_norm
 from lessons.kit.models.images import MEAN, STD, batch_images, batch_segments, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
@@ -33,17 +34,18 @@ def pixel_centres(
     return torch.stack(torch.meshgrid(x, y, indexing="xy"))
 
 
+@checked
 def instance_centroids(masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
     """C_k = 1/|S_k| Σ x: the mean (x, y) of each mask's pixel centres, in pixels.
 
     An empty mask has no centre: NaN. Raises ValueError where the masks are not boolean (n, h, w).
     """
-    must_be_masks(masks)
     k, row, column = masks.nonzero(as_tuple=True)  # every pixel of every S_k
     total = [torch.bincount(k, at.double() + 0.5, len(masks)) for at in (column, row)]
     return torch.stack(total, dim=1).float() / torch.bincount(k, minlength=len(masks))[:, None]
 
 
+@checked
 def centroid_offsets(
     masks: Bool[Tensor, "n h w"],
 ) -> tuple[Float[Tensor, "2 h w"], Bool[Tensor, "h w"]]:
@@ -65,13 +67,7 @@ def centroid_offsets(
     return offsets, foreground
 
 
-def must_be_masks(masks: Tensor) -> None:
-    """Raises ValueError where masks are not boolean of shape (n, h, w)."""
-    if masks.ndim != 3 or masks.dtype != torch.bool:
-        kind = str(masks.dtype).removeprefix("torch.")
-        raise ValueError(f"masks must be bool (n, h, w), not {kind} {tuple(masks.shape)}")
-
-
+@checked
 def offset_loss(
     offsets: Float[Tensor, "b 2 h w"],
     targets: Float[Tensor, "b 2 h w"],
@@ -82,20 +78,11 @@ def offset_loss(
     `targets` are C_k − x_i. An offset that is NaN makes the loss NaN, and `fit` stops there.
     Raises ValueError where the shapes do not fit and where `foreground` is not boolean.
     """
-    if offsets.ndim != 4 or offsets.shape[1] != 2:
-        raise ValueError(f"offsets must be (b, 2, h, w), not {tuple(offsets.shape)}")
-    if targets.shape != offsets.shape:
-        shapes = tuple(offsets.shape), tuple(targets.shape)
-        raise ValueError(f"targets must have the shape of offsets, {shapes[0]}, not {shapes[1]}")
-    if foreground.dtype != torch.bool or foreground.shape != offsets[:, 0].shape:
-        kind, shape = str(foreground.dtype).removeprefix("torch."), tuple(foreground.shape)
-        raise ValueError(
-            f"foreground must be bool {tuple(offsets[:, 0].shape)}, not {kind} {shape}"
-        )
     distance = torch.linalg.vector_norm(offsets - targets, dim=1)[foreground]
     return distance.sum() / max(len(distance), 1)
 
 
+@checked
 def find_centres(
     votes: Float[Tensor, "p 2"], size: tuple[int, int], radius: int = 2, least: float = 6.0
 ) -> Float[Tensor, "n 2"]:
@@ -107,9 +94,8 @@ def find_centres(
     other than that. Votes outside the image of `size` (height, width) are lost. Raises
     ValueError where votes are not finite (p, 2) or the radius is negative.
     """
-    must_be_points("votes", votes)
-    if radius < 0:
-        raise ValueError(f"radius must be at least 0 pixels, not {radius}")
+    finite(votes=votes)
+    at_least(0, radius=radius)
     height, width = size
     inside = ((votes >= 0) & (votes < votes.new_tensor([width, height]))).all(dim=1)
     column, row = votes[inside].long().unbind(dim=1)
@@ -128,6 +114,7 @@ def find_centres(
     return torch.stack([column, row], dim=1)[order].to(votes) + 0.5
 
 
+@checked
 def group_by_centroid(
     votes: Float[Tensor, "p 2"], centres: Float[Tensor, "n 2"]
 ) -> Int[Tensor, "p"]:
@@ -136,23 +123,13 @@ def group_by_centroid(
     Of centres that are equally near the first. Raises ValueError where `votes` or `centres`
     are not finite (p, 2).
     """
-    must_be_points("votes", votes)
-    must_be_points("centres", centres)
+    finite(votes=votes, centres=centres)
     if not len(centres):
         return torch.full((len(votes),), -1, dtype=torch.int64, device=votes.device)
     return torch.cdist(votes, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
 
 
-def must_be_points(name: str, points: Tensor) -> None:
-    """Raises ValueError where points are not (n, 2), or not finite numbers."""
-    if points.ndim != 2 or points.shape[1] != 2 or not points.is_floating_point():
-        kind = str(points.dtype).removeprefix("torch.")
-        raise ValueError(f"{name} must be float (n, 2), x and y, not {kind} {tuple(points.shape)}")
-    wrong = torch.where(~points.isfinite().all(dim=1))[0]
-    if len(wrong):
-        raise ValueError(f"{name} must be finite, row {wrong[0]} is {points[wrong[0]].tolist()}")
-
-
+@checked
 def instances_from_votes(
     votes: Float[Tensor, "2 h w"],
     probability: Float[Tensor, "k1 h w"],
@@ -214,6 +191,7 @@ class PixelFeatures(nn.Module):
             mix(inside + width, width) for inside, width in zip(coarser, channels, strict=True)
         )
 
+    @checked
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
         """Features at stride 1."""
         fine = self.fine(images)
@@ -246,15 +224,13 @@ def instance_targets(
     return targets, torch.stack(counted)
 
 
-def must_be_finite(maps: dict[str, Tensor]) -> None:
-    """Raises ValueError naming the first map that holds NaN or infinity."""
-    for name, values in maps.items():
-        if not torch.isfinite(values).all():
-            raise ValueError(f"the network's {name} are not finite: its training has diverged")
+class OffsetNet(nn.Module):
+    """Every pixel says what it belongs to and points at its instance's centre.
 
-
-class OffsetNetParts(nn.Module):
-    """What an `OffsetNet` is made of and what it says of every pixel."""
+    `num_classes` counts the things: other segments are no targets, crowds neither. An output of
+    1 points `reach` pixels away; instances of fewer than `smallest` pixels are dropped. Raises
+    ValueError for a number that cannot be.
+    """
 
     def __init__(
         self,
@@ -268,6 +244,8 @@ class OffsetNetParts(nn.Module):
         smallest: int = 8,
     ):
         super().__init__()
+        at_least(1, num_classes=num_classes, smallest=smallest)
+        positive(reach=reach, offset_weight=offset_weight)
         self.num_classes, self.reach, self.smallest = num_classes, reach, smallest
         self.offset_weight = offset_weight
         self.features = features or PixelFeatures()
@@ -286,14 +264,6 @@ class OffsetNetParts(nn.Module):
         batch, sizes = batch_images(images, self.mean, self.std)
         answer = in_full_precision(self.head(self.features(batch)))
         return self.reach * answer[:, :2], answer[:, 2:], sizes
-
-
-class OffsetNet(OffsetNetParts):
-    """Every pixel says what it belongs to and points at its instance's centre.
-
-    `num_classes` counts the things: other segments are no targets, crowds neither. An output of
-    1 points `reach` pixels away; instances of fewer than `smallest` pixels are dropped.
-    """
 
     def forward(
         self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
@@ -321,7 +291,7 @@ class OffsetNet(OffsetNetParts):
         offsets, logits, sizes = self.maps(images)
         answers = []
         for offset, logit, (h, w) in zip(offsets, logits, sizes, strict=True):
-            must_be_finite({"offsets": offset, "class logits": logit})
+            finite(offsets=offset, logits=logit)
             votes = pixel_centres((h, w), offset.device).to(offset) + offset[:, :h, :w]
             probability = logit[:, :h, :w].softmax(dim=0)
             settings = self.find_centres, self.smallest

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
+from lessons.kit.data.checks import checked
+
 Costs = (
     Real[Tensor, "n m"] | Bool[Tensor, "n m"] | Real[np.ndarray, "n m"] | Bool[np.ndarray, "n m"]
 )
@@ -18,6 +20,7 @@ LARGEST = 1e300
 """Costs beyond this, of either sign, would overflow in a sum."""
 
 
+@checked
 def hungarian(cost: Costs) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
     """The one-to-one matching of least total cost: k = min(n, m) pairs (row, column).
 
@@ -39,14 +42,9 @@ def hungarian(cost: Costs) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
 
 
 def finite_costs(cost: Costs) -> Float[np.ndarray, "n m"]:
-    """Costs in float64. Raises ValueError where they are no matrix of finite real numbers."""
-    values = cost.detach().cpu() if isinstance(cost, Tensor) else np.asarray(cost)
-    real = not values.is_complex() if isinstance(values, Tensor) else values.dtype.kind in "biuf"
-    if values.ndim != 2 or not real:
-        raise ValueError(
-            f"cost must be real numbers (rows, columns), not {values.dtype} {tuple(values.shape)}"
-        )
-    c = values.double().numpy() if isinstance(values, Tensor) else values.astype(np.float64)
+    """Costs in float64. Raises ValueError where one is not finite, or too large for a sum."""
+    values = cost.detach().cpu().double() if isinstance(cost, Tensor) else cost
+    c = np.asarray(values, dtype=np.float64)
     wrong = ~(np.abs(c) <= LARGEST)  # also where it is NaN
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
@@ -117,6 +115,7 @@ def search(
         i = row_of[j]
 
 
+@checked
 def pad_with_no_object(
     cost: Float[Tensor, "q n"], no_object_cost: float = 0.0
 ) -> Float[Tensor, "q q"]:
@@ -126,10 +125,6 @@ def pad_with_no_object(
     there are more segments than queries: then nobody is left for ∅, and `hungarian` of the
     costs as they are leaves some segments without a query.
     """
-    if cost.ndim != 2 or not cost.is_floating_point():
-        raise ValueError(
-            f"cost must be floating-point (queries, segments), not {cost.dtype} {tuple(cost.shape)}"
-        )
     q, n = cost.shape
     if n > q:
         raise ValueError(f"cost has more segments ({n}) than queries ({q}): no room for ∅")

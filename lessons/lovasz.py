@@ -10,9 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from lessons.kit.data.checks import checked
+
 ZeroOne = Bool[Tensor, "n *size"] | Integer[Tensor, "n *size"] | Float[Tensor, "n *size"]
 
 
+@checked
 def jaccard_loss(wrong: ZeroOne, labels: ZeroOne) -> Float[Tensor, "n"]:
     """J(M) = |M| / |Y ∪ M|: 1 − IoU of masks that are wrong in these pixels and in no others.
 
@@ -28,17 +31,15 @@ def jaccard_loss(wrong: ZeroOne, labels: ZeroOne) -> Float[Tensor, "n"]:
 def zeros_and_ones(name: str, values: ZeroOne, like: Tensor) -> Float[Tensor, "n p"]:
     """Values as a row of 0.0 and 1.0 for each mask, in the precision of `like`, at least float32.
 
-    Raises ValueError where they have not the shape of `like` or are neither 0 nor 1.
+    Raises ValueError where they are neither 0 nor 1.
     """
-    if values.ndim == 0 or values.shape != like.shape:
-        expected = f"{tuple(like.shape)}" if like.ndim else "(n, …), a mask in each row"
-        raise ValueError(f"{name} must have shape {expected}, not {tuple(values.shape)}")
     if values.dtype != torch.bool and not ((values == 0) | (values == 1)).all():
         raise ValueError(f"{name} must be 0 or 1 everywhere")
     dtype = torch.promote_types(like.dtype, torch.float32)
     return values.to(dtype)[..., None].flatten(1)  # None: also masks of one value each, (n,)
 
 
+@checked
 def lovasz_gradient(
     labels: Bool[Tensor, "n p"] | Integer[Tensor, "n p"] | Float[Tensor, "n p"],
 ) -> Float[Tensor, "n p"]:
@@ -60,6 +61,7 @@ def lovasz_gradient(
     return steps
 
 
+@checked
 def lovasz_hinge(logits: Float[Tensor, "n *size"], labels: ZeroOne) -> Float[Tensor, "n"]:
     """The Lovász hinge of each mask, a convex surrogate of 1 − IoU (Yu and Blaschko 2015).
 

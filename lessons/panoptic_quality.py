@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor
 
 from lessons.kit.data import Category, Segments, is_crowd
+from lessons.kit.data.checks import checked
+from lessons.kit.data.pairs import all_comparable, comparable
 
 
 def panoptic_map(segments: Segments, called: str = "segments") -> Int[Tensor, "h w"]:
@@ -35,6 +37,7 @@ def panoptic_map(segments: Segments, called: str = "segments") -> Int[Tensor, "h
     return torch.from_numpy(ids)
 
 
+@checked
 def ids_to_rgb(ids: Integer[Tensor, "*b h w"]) -> UInt8[Tensor, "*b h w 3"]:
     """Ids as the three bytes of a colour, id = R + 256·G + 256²·B (COCO's panoptic PNG).
 
@@ -53,17 +56,17 @@ def ids_to_rgb(ids: Integer[Tensor, "*b h w"]) -> UInt8[Tensor, "*b h w 3"]:
     return torch.stack([ids % 256, ids // 256 % 256, ids // 256**2], -1).to(torch.uint8)
 
 
+@checked
 def rgb_to_ids(rgb: UInt8[Tensor, "*b h w 3"]) -> Int[Tensor, "*b h w"]:
     """The ids that the colours of a panoptic PNG stand for, R + 256·G + 256²·B.
 
     Raises ValueError for what is not three bytes a pixel.
     """
-    if rgb.dtype != torch.uint8 or rgb.shape[-1] != 3:
-        raise ValueError(f"rgb must be uint8 (…, h, w, 3), not {rgb.dtype} {tuple(rgb.shape)}")
     red, green, blue = rgb.int().unbind(-1)
     return red + 256 * green + 256**2 * blue
 
 
+@checked
 def count_overlaps(
     predicted: Integer[Tensor, "h w"],
     true: Integer[Tensor, "h w"],
@@ -75,8 +78,6 @@ def count_overlaps(
     The columns are the true segments in the same way. Raises ValueError for maps of two sizes
     and for an id that is not one of 0 … n.
     """
-    if predicted.shape != true.shape:
-        raise ValueError(f"predicted ids are {tuple(predicted.shape)}, true {tuple(true.shape)}")
     predicted, true = predicted.long(), true.long()  # products do not fit into small integers
     for name, ids, n in (("predicted", predicted, num_predicted), ("true", true, num_true)):
         if ids.numel() and not 0 <= ids.min() <= ids.max() <= n:
@@ -135,8 +136,7 @@ def match_segments(prediction: Segments, target: Segments) -> Matches:
     At most one for each, both ways, because the segments of each side are disjoint. Raises
     ValueError where they are not, or where the two sizes differ.
     """
-    if prediction.size != target.size:
-        raise ValueError(f"predicted masks are {prediction.size}, true ones {target.size}")
+    comparable(prediction, target)
     overlaps = count_overlaps(
         panoptic_map(prediction, "predicted segments"),
         panoptic_map(target, "true segments"),
@@ -197,18 +197,10 @@ def panoptic_quality(
     ValueError, naming the image, for a prediction of another size, with a label that is no
     category, or with segments that overlap.
     """
-    if len(predictions) != len(targets):
-        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
+    all_comparable(predictions, targets, len(categories))
     counts = np.zeros((4, len(categories)))
     for i, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
-        labels = []
-        for name, side in (("predicted", prediction), ("true", target)):
-            labels.append(side.labels.cpu().numpy())
-            unknown = labels[-1][(labels[-1] < 0) | (labels[-1] >= len(categories))]
-            if len(unknown):
-                raise ValueError(
-                    f"image {i}: {name} label {unknown[0]} is none of {len(categories)} categories"
-                )
+        labels = [side.labels.cpu().numpy() for side in (prediction, target)]
         try:
             matches = match_segments(prediction, target)
         except ValueError as error:

@@ -13,9 +13,12 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor
 from torch.nn import functional as F
 
+from lessons.kit.data.checks import as_many, checked, positive
+
 Boxes = Real[Tensor, "n 5"] | Sequence[Real[Tensor, "_ 4"]]
 
 
+@checked
 def to_rois(
     features: Float[Tensor, "b c h w"],
     boxes: Boxes,
@@ -24,31 +27,23 @@ def to_rois(
 ) -> tuple[Float[Tensor, "n 5"], int, int]:
     """All boxes as rows (image, x0, y0, x1, y1), and the output's height and width.
 
-    Raises ValueError where a type, a shape, an image's index, a box, the output size or the scale
-    cannot be right.
+    Raises ValueError where a shape, an image's index, a box, the output size or the scale cannot
+    be right.
     """
-    if features.ndim != 4 or 0 in features.shape[1:]:
-        raise ValueError(f"features must be (b, c, h, w), not {tuple(features.shape)}")
-    if not features.is_floating_point():
-        raise ValueError(f"features must be floating-point, not {features.dtype}")
-    if not 0 < spatial_scale < math.inf:
-        raise ValueError(f"spatial_scale must be a positive number, not {spatial_scale}")
+    if 0 in features.shape[1:]:
+        raise ValueError(f"features must have channels and cells, not {tuple(features.shape)}")
+    positive(spatial_scale=spatial_scale)
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"output_size must be one or two positive numbers, not {output_size}")
     b, rois = features.shape[0], boxes
     if not isinstance(boxes, Tensor):
-        if len(boxes) != b:
-            raise ValueError(f"boxes has {len(boxes)} entries for {b} images")
-        if any(box.ndim != 2 or box.shape[1] != 4 for box in boxes):
-            raise ValueError("each entry of boxes must be (n, 4), x0 y0 x1 y1")
+        as_many(b, boxes=boxes)
         rows = [
             torch.cat([torch.full_like(box[:, :1], i, dtype=torch.float32), box], 1)
             for i, box in enumerate(boxes)
         ]
         rois = torch.cat(rows) if rows else features.new_zeros(0, 5)
-    if rois.ndim != 2 or rois.shape[1] != 5:
-        raise ValueError(f"boxes must be (n, 5), the image first, not {tuple(rois.shape)}")
     rois = rois.detach().to(torch.promote_types(rois.dtype, torch.float32))
     places = (rois * spatial_scale).abs() < 1e18  # no NaN, and no sum of them overflows
     wrong = ~(places.all(1) & (rois[:, 0] >= 0) & (rois[:, 0] < b))

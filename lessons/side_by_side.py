@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from lessons.average_precision import evaluate_instances, mask_iou
 from lessons.kit.data import VOID, Category, DataSet, Segments, areas, is_crowd
+from lessons.kit.data.checks import checked
+from lessons.kit.data.pairs import all_comparable, comparable
 from lessons.kit.training import predict
 from lessons.mask_rcnn import boundary_error
 from lessons.panoptic_fpn import evaluate_semantic, merge_panoptic
@@ -262,6 +264,7 @@ class Errors:
     blunt: list[float] = field(default_factory=list)  # boundary error of each found pair
 
 
+@checked
 def intersections(
     first: Bool[Tensor, "n h w"], second: Bool[Tensor, "m h w"]
 ) -> Float[Tensor, "n m"]:
@@ -269,6 +272,7 @@ def intersections(
     return first.flatten(1).double() @ second.flatten(1).double().T
 
 
+@checked
 def different(masks: Bool[Tensor, "n h w"]) -> int:
     """How many of the masks are left if of every pair with IoU > ½ the later one is dropped."""
     iou = mask_iou(masks, masks)
@@ -277,16 +281,6 @@ def different(masks: Bool[Tensor, "n h w"]) -> int:
         if not (iou[k, kept] > 0.5).any():
             kept.append(k)
     return len(kept)
-
-
-def must_be_known(prediction: Segments, target: Segments, num_classes: int) -> None:
-    """Raise ValueError for a label that is none of the categories."""
-    for name, labels in (("prediction", prediction.labels), ("target", target.labels)):
-        strange = labels[(labels < 0) | (labels >= num_classes)]
-        if len(strange):
-            raise ValueError(
-                f"{name} has label {int(strange[0])}, which is none of {num_classes} categories"
-            )
 
 
 def find_errors(
@@ -301,11 +295,7 @@ def find_errors(
     must not be found, and excuse what lies in them. Raises ValueError where the prediction has
     no scores or another size, and for a label that is no category.
     """
-    must_be_known(prediction, target, len(categories))
-    if prediction.scores is None:
-        raise ValueError("prediction must have scores: only the confident things are judged")
-    if prediction.size != target.size:
-        raise ValueError(f"prediction is {prediction.size}, target {target.size}")
+    comparable(prediction, target, len(categories), scored=True)
     thing = torch.tensor([category.is_thing for category in categories])
     sure = thing[prediction.labels] & (prediction.scores >= score_threshold)
     chosen = torch.where(sure & (areas(prediction) > 0))[0]
@@ -379,8 +369,7 @@ def count_errors(
     is found, by the square root of their area; NaN where there is none. Raises ValueError for
     lists of two lengths.
     """
-    if len(predictions) != len(targets):
-        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
+    all_comparable(predictions, targets, len(categories), scored=True)
     kinds = ("duplicates", "split", "merged", "wrong_class", "missed", "invented")
     counts, blunt, sizes, hits = dict.fromkeys(kinds, 0), [], [], []
     for prediction, target in zip(predictions, targets, strict=True):

@@ -8,7 +8,7 @@ clustering.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,10 +19,10 @@ from lessons.centroid_offsets import (
     PixelFeatures,
     evaluate_by_size,
     instance_targets,
-    must_be_finite,
     pixel_centres,
 )
 from lessons.kit.data import Segments
+from lessons.kit.data.checks import as_many, at_least, checked, finite, one_of, positive, shares
 from lessons.kit.models.images import MEAN, STD, batch_images, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.lovasz import lovasz_hinge
@@ -39,23 +39,17 @@ def pixel_grid(
     return pixel_centres(size, device) / (max(size) if unit is None else unit)
 
 
+@checked
 def membership(
-    embeddings: Float[Tensor, "2 h w"], centre: Float[Tensor, "*n 2"], sigma: Float[Tensor, "*n d"]
+    embeddings: Float[Tensor, "2 h w"], centre: Float[Tensor, "*n 2"], sigma: Float[Tensor, "*n #2"]
 ) -> Float[Tensor, "*n h w"]:
     """φ_k: the probability that each pixel belongs to the instance at `centre`.
 
     Neven et al. 2019, eq. 5:
     φ(e) = exp(−‖(e − centre) / σ‖² / 2): 1 at the centre, ½ at a distance of σ√(2 ln 2).
-    `sigma` has d = 1 number (a circle) or 2 (an ellipse along the axes). `embeddings`, `centre`
+    `sigma` has 1 number (a circle) or 2 (an ellipse along the axes). `embeddings`, `centre`
     and `sigma` share one unit. Raises ValueError where the shapes do not fit.
     """
-    if embeddings.ndim != 3 or len(embeddings) != 2:
-        raise ValueError(f"embeddings must be (2, h, w), not {tuple(embeddings.shape)}")
-    if centre.shape[-1:] != (2,):
-        raise ValueError(f"centre must be (…, 2), an x and a y, not {tuple(centre.shape)}")
-    if sigma.shape[:-1] != centre.shape[:-1] or sigma.shape[-1:] not in ((1,), (2,)):
-        shapes = f"{tuple(sigma.shape)} for centres of shape {tuple(centre.shape)}"
-        raise ValueError(f"sigma must hold 1 or 2 numbers for each centre, not {shapes}")
     distance = (embeddings - centre[..., None, None]) / sigma[..., None, None]
     return torch.exp(distance.square().sum(dim=-3) / -2)
 
@@ -65,6 +59,7 @@ def bandwidth(s: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return torch.exp(-5 * s) / math.sqrt(2)
 
 
+@checked
 def mean_over(masks: Bool[Tensor, "n h w"], values: Float[Tensor, "c h w"]) -> Float[Tensor, "n c"]:
     """The mean of some values over the pixels of each mask; NaN for an empty one."""
     members = masks.flatten(1).to(values)
@@ -73,6 +68,7 @@ def mean_over(masks: Bool[Tensor, "n h w"], values: Float[Tensor, "c h w"]) -> F
     return total / members.sum(dim=1, keepdim=True)
 
 
+@checked
 def centroid(
     masks: Bool[Tensor, "n h w"], embeddings: Float[Tensor, "2 h w"], grid: Float[Tensor, "2 h w"]
 ) -> Float[Tensor, "n 2"]:
@@ -80,6 +76,7 @@ def centroid(
     return mean_over(masks, grid)
 
 
+@checked
 def mean_embedding(
     masks: Bool[Tensor, "n h w"], embeddings: Float[Tensor, "2 h w"], grid: Float[Tensor, "2 h w"]
 ) -> Float[Tensor, "n 2"]:
@@ -87,11 +84,13 @@ def mean_embedding(
     return mean_over(masks, embeddings)
 
 
+@checked
 def lovasz_loss(phi: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n"]:
     """The Lovász hinge of each φ_k; φ = ½ is the border, so 2φ − 1 is the logit."""
     return lovasz_hinge(2 * phi - 1, masks)
 
 
+@checked
 def cross_entropy_loss(
     phi: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]
 ) -> Float[Tensor, "n"]:
@@ -100,6 +99,7 @@ def cross_entropy_loss(
     return -right.clamp(1e-6, 1 - 1e-6).log().flatten(1).mean(dim=1)
 
 
+@checked
 def instance_terms(
     embeddings: Float[Tensor, "2 h w"],
     s: Float[Tensor, "d h w"],
@@ -120,6 +120,7 @@ def instance_terms(
     return phi, variance
 
 
+@checked
 def seed_loss(
     seeds: Float[Tensor, "k h w"],
     phi: Float[Tensor, "n h w"],
@@ -141,6 +142,7 @@ def seed_loss(
     return error.sum() / counted.numel()
 
 
+@checked
 def embedding_losses(
     embeddings: Float[Tensor, "b 2 h w"],
     s: Float[Tensor, "b d h w"],
@@ -156,9 +158,8 @@ def embedding_losses(
     The first two are means over all instances of the batch (0 without any), the third over its
     images. Outside of `counted` (padding, crowds) nothing is right or wrong.
     """
+    as_many(len(seeds), targets=targets)
     size = tuple(seeds.shape[-2:])
-    if len(targets) != len(seeds):
-        raise ValueError(f"targets of {len(targets)} images for the maps of {len(seeds)}")
     if any(target.size != size for target in targets):
         raise ValueError(f"targets must be padded to the size of the maps, {size[0]}×{size[1]}")
     grid = pixel_grid(size, unit, seeds.device).to(embeddings)
@@ -180,35 +181,11 @@ def embedding_losses(
     }
 
 
-def check_thresholds(foreground: float, threshold: float, smallest: int) -> None:
-    """Raises ValueError naming the one that cannot be."""
-    for name, value in {"foreground": foreground, "threshold": threshold}.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} must be at least 0 and below 1, not {value}")
-    if smallest < 1:
-        raise ValueError(f"smallest must be at least 1 pixel, not {smallest}")
-
-
-def check_maps(embeddings: Tensor, sigma: Tensor, seeds: Tensor) -> None:
-    """Raises ValueError naming the map of one class that has the wrong size or cannot be."""
-    size = tuple(seeds.shape)
-    if len(size) != 2:
-        raise ValueError(f"seeds must be (h, w), the map of one class, not {size}")
-    for name, values, depths in (("embeddings", embeddings, (2,)), ("sigma", sigma, (1, 2))):
-        if tuple(values.shape) not in {(depth, *size) for depth in depths}:
-            shapes = " or ".join(str((depth, *size)) for depth in depths)
-            raise ValueError(f"{name} must be {shapes} for these seeds, not {tuple(values.shape)}")
-    for name, values in {"embeddings": embeddings, "sigma": sigma, "seeds": seeds}.items():
-        if not torch.isfinite(values).all():
-            raise ValueError(f"{name} must be finite, but hold NaN or infinity")
-    if not (sigma > 0).all():
-        raise ValueError("sigma must be above 0 everywhere")
-
-
 @torch.no_grad()
+@checked
 def cluster_pixels(
     embeddings: Float[Tensor, "2 h w"],
-    sigma: Float[Tensor, "d h w"],
+    sigma: Float[Tensor, "#2 h w"],
     seeds: Float[Tensor, "h w"],
     foreground: float = 0.5,
     threshold: float = 0.5,
@@ -221,8 +198,9 @@ def cluster_pixels(
     `smallest` members, more than half of them free, it takes the free ones; accepted or not,
     members are no seeds any more. Raises ValueError for maps or numbers that cannot be.
     """
-    check_thresholds(foreground, threshold, smallest)
-    check_maps(embeddings, sigma, seeds)
+    finite(embeddings=embeddings, seeds=seeds)
+    positive(sigma=sigma, smallest=smallest)
+    shares(below_one=True, foreground=foreground, threshold=threshold)
     place = torch.where(seeds.flatten() > foreground)[0]
     e, width = embeddings.flatten(1)[:, place], sigma.flatten(1)[:, place]
     rest = seeds.flatten()[place]  # the seeds that are left
@@ -240,15 +218,15 @@ def cluster_pixels(
             scores.append(score.item())
         free[members] = False
         rest[members] = 0
-        rest[best] = 0
     instances = torch.full(seeds.shape, -1, dtype=torch.int64, device=seeds.device)
     instances.view(-1)[place] = number
     return instances, torch.tensor(scores, device=seeds.device)
 
 
+@checked
 def cluster_classes(
     embeddings: Float[Tensor, "2 h w"],
-    sigma: Float[Tensor, "d h w"],
+    sigma: Float[Tensor, "#2 h w"],
     seeds: Float[Tensor, "k h w"],
     *limits: float,
 ) -> Segments:
@@ -267,29 +245,22 @@ def cluster_classes(
 WIDTH_OF_SIGMA = {"ellipse": 2, "circle": 1, "shared": 0, "fixed": 0}  # numbers that a pixel says
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The numbers of a `SpatialEmbeddingNet`, those of the published code in brackets."""
-
-    sigma: str = "ellipse"  # "ellipse" or "circle" (of every pixel), "shared" or "fixed"
-    unit: float = 64.0  # length in pixels that embeddings are measured in [1024]
-    radius: float = 12.0  # where φ is ½ before anything is learned, in pixels from the centre
-    foreground: float = 0.4  # least seed of a pixel that takes part [0.5] …
-    threshold: float = 0.4  # … and of one that makes an instance [0.9]
-    smallest: int = 8  # pixels of an instance [128, of 2 million]
-
-    def __post_init__(self):
-        if self.sigma not in WIDTH_OF_SIGMA:
-            kinds = ", ".join(WIDTH_OF_SIGMA)
-            raise ValueError(f"sigma must be one of {kinds}, not {self.sigma!r}")
-        for name in ("unit", "radius"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0 pixels, not {getattr(self, name)}")
-        check_thresholds(self.foreground, self.threshold, self.smallest)
+def pixel_head(channels: int, values: int, num_classes: int) -> nn.Conv2d:
+    """A 1×1 convolution to some values, near 0 at first, and class scores, low at first."""
+    head = nn.Conv2d(channels, values + num_classes, 1)
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    nn.init.constant_(head.bias[-num_classes:], -2.0)  # most pixels are background
+    return head
 
 
-class SpatialEmbeddingParts(nn.Module):
-    """What a `SpatialEmbeddingNet` is made of, and what it says of every pixel."""
+class SpatialEmbeddingNet(nn.Module):
+    """Joint learning of spatial embeddings and clustering bandwidth (Neven et al. 2019).
+
+    `num_classes` counts the things. `centre` makes C_k of masks, embeddings and grid,
+    `membership_loss` compares φ with masks. The numbers in brackets are those of the published
+    code. Raises ValueError for a number that cannot be, and for a `sigma` that is none.
+    """
 
     def __init__(
         self,
@@ -298,18 +269,26 @@ class SpatialEmbeddingParts(nn.Module):
         features: nn.Module | None = None,
         centre: Callable = mean_embedding,
         membership_loss: Callable = lovasz_loss,
-        **settings: Any,
+        sigma: str = "ellipse",  # "ellipse" or "circle" (of every pixel), "shared" or "fixed"
+        unit: float = 64.0,  # length in pixels that embeddings are measured in [1024]
+        radius: float = 12.0,  # where φ is ½ before anything is learned, in pixels
+        foreground: float = 0.4,  # least seed of a pixel that takes part [0.5] …
+        threshold: float = 0.4,  # … and of one that makes an instance [0.9]
+        smallest: int = 8,  # pixels of an instance [128, of 2 million]
     ):
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        self.settings, self.num_classes = Settings(**settings), num_classes
-        self.width, self.unit = WIDTH_OF_SIGMA[self.settings.sigma], self.settings.unit
+        one_of(WIDTH_OF_SIGMA, sigma=sigma)
+        at_least(1, num_classes=num_classes, smallest=smallest)
+        positive(unit=unit, radius=radius)
+        shares(below_one=True, foreground=foreground, threshold=threshold)
+        self.num_classes, self.sigma, self.unit, self.radius = num_classes, sigma, unit, radius
+        self.foreground, self.threshold, self.smallest = foreground, threshold, smallest
         self.centre, self.membership_loss = centre, membership_loss
+        self.width = WIDTH_OF_SIGMA[sigma]
         self.features = features or PixelFeatures()
         self.head = pixel_head(self.features.channels, 2 + self.width, num_classes)
-        self.s = nn.Parameter(torch.zeros(())) if self.settings.sigma == "shared" else None
-        start = math.log(math.log(2) * (self.unit / self.settings.radius) ** 2) / 10
+        self.s = nn.Parameter(torch.zeros(())) if sigma == "shared" else None
+        start = math.log(math.log(2) * (unit / radius) ** 2) / 10
         for name, values in {"mean": MEAN, "std": STD, "start": (start,)}.items():
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
@@ -324,23 +303,6 @@ class SpatialEmbeddingParts(nn.Module):
         grid = pixel_grid(tuple(said.shape[-2:]), self.unit, said.device).to(said)
         embeddings = grid + (o / 4).tanh()
         return embeddings, self.start + s / 4, seeds.sigmoid(), sizes
-
-
-def pixel_head(channels: int, values: int, num_classes: int) -> nn.Conv2d:
-    """A 1×1 convolution to some values, near 0 at first, and class scores, low at first."""
-    head = nn.Conv2d(channels, values + num_classes, 1)
-    nn.init.normal_(head.weight, std=0.01)
-    nn.init.zeros_(head.bias)
-    nn.init.constant_(head.bias[-num_classes:], -2.0)  # most pixels are background
-    return head
-
-
-class SpatialEmbeddingNet(SpatialEmbeddingParts):
-    """Joint learning of spatial embeddings and clustering bandwidth (Neven et al. 2019).
-
-    `num_classes` counts the things. `centre` makes C_k of masks, embeddings and grid,
-    `membership_loss` compares φ with masks; other keywords are the fields of `Settings`.
-    """
 
     def forward(
         self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
@@ -359,8 +321,8 @@ class SpatialEmbeddingNet(SpatialEmbeddingParts):
         Raises ValueError where the network's maps are not finite.
         """
         embeddings, s, seeds, sizes = self.maps(images)
-        must_be_finite({"embeddings": embeddings, "bandwidths": s, "seeds": seeds})
-        limits = self.settings.foreground, self.settings.threshold, self.settings.smallest
+        finite(embeddings=embeddings, s=s, seeds=seeds)
+        limits = self.foreground, self.threshold, self.smallest
         return [
             cluster_classes(e[:, :h, :w], sigma[:, :h, :w], seed[:, :h, :w], *limits)
             for e, sigma, seed, (h, w) in zip(embeddings, bandwidth(s), seeds, sizes, strict=True)
@@ -378,10 +340,8 @@ def recipe(
     things = sum(category.is_thing for category in categories(data))
     centres = {"embedding": mean_embedding, "centroid": centroid}
     losses = {"lovasz": lovasz_loss, "cross_entropy": cross_entropy_loss}
-    if centre not in centres:
-        raise ValueError(f"centre must be embedding or centroid, not {centre!r}")
-    if loss not in losses:
-        raise ValueError(f"loss must be lovasz or cross_entropy, not {loss!r}")
+    one_of(centres, centre=centre)
+    one_of(losses, loss=loss)
     parts = {"centre": centres[centre], "membership_loss": losses[loss], **options}
     full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, clip=20.0)
     if data == "four_scenes":

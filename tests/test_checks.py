@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Integer, Real, Shaped, UInt8
 from torch import Tensor
 
 from lessons.kit.data import checks
@@ -199,6 +199,39 @@ def test_it_costs_microseconds():
         ),
         (lambda: checks.shares(threshold=1.5), "threshold must be between 0 and 1, not 1.5"),
         (lambda: checks.shares(a=0.5, b=float("nan")), "b must be between 0 and 1, not nan"),
+        (
+            lambda: checks.shares(below_one=True, a=0.5, b=1),
+            "b must be at least 0 and below 1, not 1",
+        ),
+        (lambda: checks.positive(a=1, reach=0.0), "reach must be positive and finite, not 0.0"),
+        (
+            lambda: checks.positive(reach=float("inf")),
+            "reach must be positive and finite, not inf",
+        ),
+        (
+            lambda: checks.positive(sigma=torch.tensor([1.0, -2.0, torch.nan])),
+            "sigma must be positive and finite, not -2.0",
+        ),
+        (
+            lambda: checks.finite(e=FLAT, seeds=torch.tensor([[1.0, 2.0], [3.0, -torch.inf]])),
+            "seeds must be finite, not -inf at (1, 1): a network that says so has diverged",
+        ),
+        (
+            lambda: checks.finite(seeds=torch.tensor(torch.nan)),
+            "seeds must be finite, not nan at (): a network that says so has diverged",
+        ),
+        (
+            lambda: checks.one_of({"a": 1, "b": 2, "c": 3}, kind="d"),
+            "kind must be one of a, b, c, not 'd'",
+        ),
+        (
+            lambda: checks.one_of(("align", "pool"), roi=[]),
+            "roi must be one of align, pool, not []",
+        ),
+        (
+            lambda: checks.at_least(1, smallest=0),  # a name of the check's own
+            "smallest must be a whole number of at least 1, not 0",
+        ),
         (lambda: checks.at_least(1, heads=0), "heads must be a whole number of at least 1, not 0"),
         (
             lambda: checks.at_least(1, heads=2.0),
@@ -234,6 +267,9 @@ def test_good_ranges_pass():
     checks.as_many(0, targets=[])
     checks.between(0, 4, things=0, stuff=4)
     checks.one_of(("a", "b"), way="b")
+    checks.shares(below_one=True, a=0, b=0.999)
+    checks.positive(a=1, b=1e-9, empty=FLAT[:0], c=torch.ones(2))
+    checks.finite(a=FLAT, empty=FLAT[:0])
 
 
 def test_shaped_takes_every_dtype():
@@ -260,3 +296,108 @@ def test_what_is_no_sequence_of_tensors_is_left_to_python():
 
     assert free.__wrapped__((FLAT, 3), {"a": FLAT}, {FLAT}) == 3
     assert free((FLAT, 3), {"a": FLAT}, {FLAT}) == 3
+
+
+@checked
+def several(
+    cost: Real[Tensor, "n m"] | Bool[Tensor, "n m"] | Real[np.ndarray, "n m"],
+    labels: Bool[Tensor, "n"] | Integer[Tensor, "n"] | None = None,
+    boxes: Real[Tensor, "k 5"] | Sequence[Real[Tensor, "_ 4"]] = (),
+    number: Int[Tensor, ""] | int = 0,
+    sigma: Float[Tensor, "#2 n"] | None = None,
+    weights: Float[Tensor, "#n"] | None = None,
+) -> bool:
+    """Several kinds for one argument; a size that is 1 or another."""
+    return True
+
+
+ONES = torch.ones(3, dtype=torch.bool)
+ROWS = torch.zeros(4, 4, dtype=torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((FLAT,), {}),
+        ((FLAT.int(), ONES), {}),
+        ((FLAT > 0, ONES.int()), {}),
+        ((FLAT.numpy(), None), {}),
+        ((FLAT.numpy().astype(">f8"), ONES), {}),  # another order of bytes
+        ((FLAT, ONES, torch.zeros(7, 5)), {}),
+        ((FLAT, ONES, [ROWS, ROWS[:0]]), {}),
+        ((FLAT,), {"number": 3}),
+        ((FLAT,), {"sigma": FLAT[:1, :3], "weights": FLAT[0, :3]}),
+        ((FLAT,), {"sigma": FLAT[:2, :3], "weights": FLAT[0, :1]}),
+    ],
+)
+def test_a_value_may_be_one_of_several_kinds(arguments, options):
+    assert several(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (
+            (FLAT.cfloat(),),
+            {},
+            "cost must be real or boolean (n, m) or a NumPy array, real (n, m), "
+            "not complex64 (3, 40)",
+        ),
+        ((FLAT[0],), {}, "cost must be real (n, m), not float (40,)"),
+        ((FLAT[0] > 0,), {}, "cost must be boolean (n, m), not boolean (40,)"),
+        (
+            (FLAT.numpy()[0],),
+            {},
+            "cost must be a NumPy array, real (n, m), not a NumPy array, float32 (40,)",
+        ),
+        (
+            (FLAT, ONES[:2]),
+            {},
+            "labels must be boolean (n,) = (3,) as cost, not boolean (2,)",
+        ),
+        (
+            (FLAT, FLAT[:, 0]),
+            {},
+            "labels must be boolean or integer (n,) = (3,) as cost, not float (3,)",
+        ),
+        (
+            (FLAT, ONES, ROWS),
+            {},
+            "boxes must be real (k, 5) = (4, 5), not int32 (4, 4)",
+        ),
+        ((FLAT, ONES, [ROWS, ROWS[0]]), {}, "boxes[1] must be real (_, 4), not int32 (4,)"),
+        (
+            (FLAT, ONES, "boxes"),
+            {},
+            "boxes must be real (k, 5) or a list of tensors, not a str",
+        ),
+        (
+            (FLAT,),
+            {"sigma": FLAT[:, :3]},
+            "sigma must be float (1 or 2, n) = (1 or 2, 3) as cost, not float (3, 3)",
+        ),
+        (
+            (FLAT,),
+            {"weights": FLAT[0, :2]},
+            "weights must be float (1 or n,) = (1 or 3,) as cost, not float (2,)",
+        ),
+    ],
+)
+def test_what_is_none_of_them_is_said_in_one_sentence(arguments, options, message):
+    with pytest.raises(ValueError) as error:
+        several(*arguments, **options)
+    assert str(error.value) == message
+
+
+def test_any_number_of_sizes_may_be_none():
+    @checked
+    def gauss(centre: Float[Tensor, "*n 2"], sigma: Float[Tensor, "*n #2"]) -> None:
+        pass
+
+    gauss(torch.zeros(2), torch.zeros(1))
+    gauss(torch.zeros(4, 3, 2), torch.zeros(4, 3, 2))
+    with pytest.raises(ValueError) as error:
+        gauss(torch.zeros(2), torch.zeros(3))
+    assert str(error.value) == (
+        "sigma must be float (*n, 1 or 2) = (1 or 2,) as centre, not float (3,)"
+    )

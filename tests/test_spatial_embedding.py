@@ -710,9 +710,7 @@ def test_each_image_of_a_batch_is_clustered_without_its_padding():
     embeddings, s, seed, sizes = net.maps([scene(0, 0, 96).image, image])
     assert sizes == [(96, 96), (40, 72)] and embeddings.shape[-2:] == (96, 96)
     own = (m[1, :, :40, :72] for m in (embeddings, bandwidth(s), seed))
-    settings = net.settings
-    limits = settings.foreground, settings.threshold, settings.smallest
-    wanted = cluster_classes(*own, *limits)
+    wanted = cluster_classes(*own, net.foreground, net.threshold, net.smallest)
     found = net.predict_instances([scene(0, 0, 96).image, image])[1]
     assert torch.equal(found.masks, wanted.masks) and torch.equal(found.scores, wanted.scores)
 
@@ -813,11 +811,11 @@ def test_an_image_without_things_can_be_trained_on_and_predicted():
     assert answer.scores.shape == answer.labels.shape == (0,)
 
 
-@pytest.mark.parametrize(("output", "name"), [(0, "embeddings"), (2, "bandwidths"), (-1, "seeds")])
+@pytest.mark.parametrize(("output", "name"), [(0, "embeddings"), (2, "s"), (-1, "seeds")])
 def test_nan_from_the_network_names_the_map(output, name):
     net = small_net()
     net.head.bias.data[output] = torch.nan
-    with pytest.raises(ValueError, match=f"{name} are not finite"):
+    with pytest.raises(ValueError, match=f"^{name} must be finite, not nan at .* has diverged"):
         net.predict_instances([scene(0, 2, 64).image])
 
 
@@ -849,8 +847,11 @@ def test_a_recipe_can_be_built_again_from_its_options(options):
     again = recipe_of("spatial_embedding", "scenes", json.loads(json.dumps(dict(made.options))))
     first, second = made.model(), again.model()
     assert again.options == made.options
-    for name in ("num_classes", "settings", "width", "centre", "membership_loss"):
+    settings = ("sigma", "unit", "radius", "foreground", "threshold", "smallest")
+    for name in ("num_classes", *settings, "width", "centre", "membership_loss"):
         assert getattr(first, name) == getattr(second, name)
+    for name in set(settings) & set(options):
+        assert getattr(first, name) == options[name]
     assert first.start == second.start
     assert first.centre is (centroid if options.get("centre") else mean_embedding)
     assert first.membership_loss is (cross_entropy_loss if options.get("loss") else lovasz_loss)

@@ -21,9 +21,13 @@ WRONG = {
     "unknown predicted label": (
         segments(label=2),
         segments(),
-        "image 1: predicted label 2 is none",
+        "image 1: predicted labels must be 0 … 1, the 2 classes, not 2",
     ),
-    "unknown true label": (segments(), segments(label=-1), "image 1: true label -1 is none of 2"),
+    "unknown true label": (
+        segments(),
+        segments(label=-1),
+        "image 1: true labels must be 0 … 1, the 2 classes, not -1",
+    ),
 }
 
 
@@ -39,13 +43,12 @@ def test_as_many_predictions_as_targets():
 
 
 def test_masks_of_two_sizes():
-    with pytest.raises(
-        ValueError, match=r"predictions are \(4, 5\) pixels but targets are \(5, 4\)"
-    ):
+    wanted = r"targets must be boolean .* = \(2, 4, 5\) as predictions, not boolean \(2, 5, 4\)"
+    with pytest.raises(ValueError, match=wanted):
         mask_iou(torch.ones(1, 4, 5, dtype=torch.bool), torch.ones(2, 5, 4, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), -0.1, 1.5])
 def test_a_threshold_that_no_iou_can_be(threshold):
-    with pytest.raises(ValueError, match=r"thresholds must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=f"thresholds must be between 0 and 1, not {threshold}"):
         evaluate_instances([segments()], [segments()], KINDS, thresholds=[0.5, threshold])

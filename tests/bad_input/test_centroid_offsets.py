@@ -9,7 +9,6 @@ from lessons.centroid_offsets import (
     find_centres,
     group_by_centroid,
     instance_centroids,
-    must_be_finite,
     offset_loss,
 )
 from lessons.kit.data import empty_segments
@@ -23,10 +22,10 @@ OFFSETS, INSIDE = torch.zeros(1, 2, 4, 5), torch.ones(1, 4, 5, dtype=torch.bool)
 @pytest.mark.parametrize(
     "masks, message",
     [
-        (MASKS.float(), r"masks must be bool \(n, h, w\), not float32 \(2, 4, 5\)"),
-        (MASKS.to(torch.uint8), "masks must be bool .* not uint8"),
-        (MASKS[0], r"masks must be bool \(n, h, w\), not bool \(4, 5\)"),
-        (MASKS[None], r"masks must be bool .* \(1, 2, 4, 5\)"),
+        (MASKS.float(), r"masks must be boolean \(n, h, w\), not float \(2, 4, 5\)"),
+        (MASKS.to(torch.uint8), "masks must be boolean .* not uint8"),
+        (MASKS[0], r"masks must be boolean \(n, h, w\), not boolean \(4, 5\)"),
+        (MASKS[None], r"masks must be boolean .* \(1, 2, 4, 5\)"),
     ],
 )
 def test_masks(function, masks, message):
@@ -44,17 +43,23 @@ def test_masks_that_overlap():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((OFFSETS[0], OFFSETS, INSIDE), r"offsets must be \(b, 2, h, w\), not \(2, 4, 5\)"),
-        ((OFFSETS[:, :1], OFFSETS[:, :1], INSIDE), r"offsets must be .* not \(1, 1, 4, 5\)"),
+        (
+            (OFFSETS[0], OFFSETS, INSIDE),
+            r"offsets must be float \(b, 2, h, w\), not float \(2, 4, 5\)",
+        ),
+        ((OFFSETS[:, :1], OFFSETS[:, :1], INSIDE), r"offsets must be .* not float \(1, 1, 4, 5\)"),
         (
             (OFFSETS, OFFSETS[..., :4], INSIDE),
-            r"targets must have the shape of offsets, \(1, 2, 4, 5\), not \(1, 2, 4, 4\)",
+            r"targets must be float .* = \(1, 2, 4, 5\) as offsets, not float \(1, 2, 4, 4\)",
         ),
         (
             (OFFSETS, OFFSETS, INSIDE.float()),
-            r"foreground must be bool \(1, 4, 5\), not float32 \(1, 4, 5\)",
+            r"foreground must be boolean .* = \(1, 4, 5\) as offsets, not float \(1, 4, 5\)",
         ),
-        ((OFFSETS, OFFSETS, INSIDE[0]), r"foreground must be bool \(1, 4, 5\), not bool \(4, 5\)"),
+        (
+            (OFFSETS, OFFSETS, INSIDE[0]),
+            r"foreground must be boolean .* = \(1, 4, 5\) as offsets, not boolean \(4, 5\)",
+        ),
     ],
 )
 def test_the_loss(arguments, message):
@@ -69,11 +74,11 @@ def with_a_wrong_row(value):
 
 
 WRONG_POINTS = {
-    "three numbers": (torch.ones(3, 3), r"must be float \(n, 2\), x and y, not float32 \(3, 3\)"),
-    "a single point": (VOTES[0], r"must be float \(n, 2\), .* not float32 \(2,\)"),
+    "three numbers": (torch.ones(3, 3), r"must be float \([np], 2\).*, not float \(3, 3\)"),
+    "a single point": (VOTES[0], r"must be float \([np], 2\), not float \(2,\)"),
     "whole numbers": (VOTES.long(), "must be float .* not int64"),
-    "NaN": (with_a_wrong_row(torch.nan), r"must be finite, row 1 is \[nan, 1.0\]"),
-    "infinity": (with_a_wrong_row(torch.inf), r"must be finite, row 1 is \[inf, 1.0\]"),
+    "NaN": (with_a_wrong_row(torch.nan), r"must be finite, not nan at \(1, 0\)"),
+    "infinity": (with_a_wrong_row(torch.inf), r"must be finite, not inf at \(1, 0\)"),
 }
 
 
@@ -93,23 +98,37 @@ def test_points(name, call, points, message):
 
 
 def test_a_radius():
-    with pytest.raises(ValueError, match="radius must be at least 0 pixels, not -1"):
+    with pytest.raises(ValueError, match="radius must be a whole number of at least 0, not -1"):
         find_centres(VOTES, (4, 5), radius=-1)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("channel, name", [(0, "offsets"), (3, "class logits")])
+@pytest.mark.parametrize("channel, name", [(0, "offsets"), (3, "logits")])
 def test_a_network_that_has_diverged(channel, name, value):
     net = OffsetNet(4).eval()
     net.head.bias.data[channel] = value
-    with pytest.raises(ValueError, match=f"the network's {name} are not finite: its training"):
+    with pytest.raises(ValueError, match=f"^{name} must be finite, not {value} at .* has diverged"):
         net.predict_instances([torch.rand(3, 40, 50)])
 
 
-def test_the_first_map_is_named():
-    maps = {"first": torch.ones(2), "second": torch.tensor([torch.nan]), "third": torch.ones(1) / 0}
-    with pytest.raises(ValueError, match="the network's second are not finite"):
-        must_be_finite(maps)
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_classes": 0}, "num_classes must be a whole number of at least 1, not 0"),
+        ({"smallest": 0}, "smallest must be a whole number of at least 1, not 0"),
+        ({"smallest": 2.5}, "smallest must be a whole number of at least 1, not 2.5"),
+        ({"reach": 0}, "reach must be positive and finite, not 0"),
+        ({"offset_weight": -1.0}, "offset_weight must be positive and finite, not -1.0"),
+    ],
+)
+def test_networks_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        OffsetNet(**{"num_classes": 4, **options})
+
+
+def test_unknown_keyword_is_named():
+    with pytest.raises(TypeError, match=r"OffsetNet.__init__\(\) got an unexpected .* 'reech'"):
+        OffsetNet(4, reech=2.0)
 
 
 def test_no_images():

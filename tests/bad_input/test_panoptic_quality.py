@@ -40,9 +40,13 @@ WRONG = {
     "unknown predicted label": (
         segments(label=2),
         segments(),
-        "image 1: predicted label 2 is none of 2 categories",
+        "image 1: predicted labels must be 0 … 1, the 2 classes, not 2",
     ),
-    "unknown true label": (segments(), segments(label=-1), "image 1: true label -1 is none of 2"),
+    "unknown true label": (
+        segments(),
+        segments(label=-1),
+        "image 1: true labels must be 0 … 1, the 2 classes, not -1",
+    ),
     "overlapping prediction": (
         overlapping(),
         segments(),
@@ -74,6 +78,11 @@ def test_segments_that_overlap_have_no_map_and_no_matches():
         match_segments(overlapping(), segments())
 
 
+def test_segments_of_two_sizes_have_no_matches():
+    with pytest.raises(ValueError, match=r"^predicted masks are \(8, 9\), true ones \(8, 8\)$"):
+        match_segments(segments((8, 9)), segments())
+
+
 @pytest.mark.parametrize("id_", (256**3, -1))
 def test_an_id_without_a_colour(id_):
     ids = torch.zeros(2, 3, 4, dtype=torch.int64)
@@ -86,9 +95,9 @@ def test_an_id_without_a_colour(id_):
 
 
 def test_colours_are_three_bytes():
-    with pytest.raises(ValueError, match=r"rgb must be uint8 .*, not torch.float32 \(4, 5, 3\)"):
+    with pytest.raises(ValueError, match=r"rgb must be uint8 .*, not float \(4, 5, 3\)"):
         rgb_to_ids(torch.rand(4, 5, 3))
-    with pytest.raises(ValueError, match=r"rgb must be uint8 .*, not torch.uint8 \(4, 5, 4\)"):
+    with pytest.raises(ValueError, match=r"rgb must be uint8 .*, not uint8 \(4, 5, 4\)"):
         rgb_to_ids(torch.zeros(4, 5, 4, dtype=torch.uint8))
 
 
@@ -98,7 +107,9 @@ def test_ids_that_no_segment_has():
         count_overlaps(ids, ids, 2, 3)
     with pytest.raises(ValueError, match="true ids must be 0 … 3, not -1 … 2"):
         count_overlaps(ids, ids - 1, 3, 3)
-    with pytest.raises(ValueError, match=r"predicted ids are \(2, 2\), true \(1, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"true must be integer .* = \(2, 2\) as predicted, not .* \(1, 2\)"
+    ):
         count_overlaps(ids, ids[:1], 3, 3)
 
 

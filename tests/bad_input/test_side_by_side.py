@@ -55,23 +55,31 @@ WRONG = {
         lambda: compare(SYSTEM, Data([1]), answers={"c": None}),
         "answers has 'c', which is none of the models",
     ),
-    "no scores": (lambda: find_errors(TRUTH, TRUTH, KINDS), "prediction must have scores"),
+    "no scores": (lambda: find_errors(TRUTH, TRUTH, KINDS), "the prediction has no scores"),
     "no scores to merge by": (lambda: merge_things(TRUTH, 1), "instances must have scores"),
     "another size": (
         lambda: find_errors(ANSWER, Segments(MASKS[:, :3], LABEL), KINDS),
-        r"prediction is \(4, 5\), target \(3, 5\)",
+        r"predicted masks are \(4, 5\), true ones \(3, 5\)",
     ),
     "lists of two lengths": (
         lambda: count_errors([ANSWER], [], KINDS),
         "1 predictions for 0 targets",
     ),
+    "a score that is NaN": (
+        lambda: find_errors(Segments(MASKS, LABEL, torch.ones(1) / 0 * 0), TRUTH, KINDS),
+        "a score of the prediction is NaN",
+    ),
+    "an image without scores": (
+        lambda: count_errors([ANSWER, TRUTH], [TRUTH, TRUTH], KINDS),
+        "image 1: the prediction has no scores",
+    ),
     "a class that is none": (
         lambda: find_errors(Segments(MASKS, LABEL + 1, torch.ones(1)), TRUTH, KINDS),
-        "prediction has label 1, which is none of 1 categories",
+        "predicted labels must be 0 … 0, the 1 classes, not 1",
     ),
     "a true class that is none": (
         lambda: find_errors(ANSWER, Segments(MASKS, LABEL - 1), KINDS),
-        "target has label -1, which is none of 1 categories",
+        "true labels must be 0 … 0, the 1 classes, not -1",
     ),
 }
 

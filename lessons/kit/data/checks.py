@@ -7,6 +7,7 @@ labels, a share).
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from types import NoneType, UnionType
@@ -23,9 +24,10 @@ def checked(function: Callable) -> Callable:
     """The same function, whose arguments must have the shapes and dtypes that it states.
 
     What is checked: arguments annotated with jaxtyping's types of tensors, alone, optional
-    (`| None`) or in a sequence (`Sequence[…]`, `list[…]`, `tuple[…, ...]`). A letter stands for
-    one size in all arguments of a call, in the order of the signature; `_` for any size, `...`
-    and `*name` for any number of sizes, `k+1` for one more than k. Everything else is left to
+    (`| None`), in a sequence (`Sequence[…]`, `list[…]`, `tuple[…, ...]`), or several of these,
+    of which the first that the value is says the shape. A letter stands for one size in all
+    arguments of a call, in the order of the signature; `_` for any size, `...` and `*name` for
+    any number of sizes, `k+1` for one more than k, `#k` for 1 or k. Everything else is left to
     Python. Nothing is checked while torch compiles or exports. A call with two tensors takes
     some microseconds more.
 
@@ -63,9 +65,14 @@ def _spec(annotation: Any) -> Callable[[str, Any, dict], None] | None:
     if hasattr(annotation, "dim_str") and hasattr(annotation, "dtypes"):
         return _Array(annotation)
     origin, parts = get_origin(annotation), get_args(annotation)
-    if origin in (Union, UnionType) and NoneType in parts and len(parts) == 2:
-        inner = _spec(parts[0] if parts[1] is NoneType else parts[1])
-        return inner and (lambda name, value, sizes: value is None or inner(name, value, sizes))
+    if origin in (Union, UnionType):
+        kinds = [_spec(part) for part in parts if part is not NoneType]
+        if not all(kinds):  # one of them is left to Python
+            return None
+        inner = kinds[0] if len(kinds) == 1 else _Either(kinds)
+        if NoneType not in parts:
+            return inner
+        return lambda name, value, sizes: value is None or inner(name, value, sizes)
     if origin in (list, Sequence, tuple) and (len(parts) == 1 or parts[1:] == (...,)):
         inner = _spec(parts[0])
         return inner and _Many(inner)
@@ -78,11 +85,36 @@ class _Many:
     def __init__(self, each: Callable):
         self.each = each
 
+    def takes(self, values: Any) -> bool:
+        return isinstance(values, Sequence) and not isinstance(values, Tensor | np.ndarray | str)
+
+    def words(self, name: str, sizes: dict) -> tuple[str, str, str]:
+        return "", "a list", "of tensors"
+
     def __call__(self, name: str, values: Any, sizes: dict) -> None:
-        if isinstance(values, Tensor | np.ndarray | str) or not isinstance(values, Sequence):
+        if not self.takes(values):
             raise ValueError(f"{name} must be a list of tensors, not {describe(values)}")
         for index, value in enumerate(values):
             self.each(f"{name}[{index}]", value, sizes)
+
+
+class _Either:
+    """Several kinds: the first that the value is says what shape it must have."""
+
+    def __init__(self, kinds: Sequence):
+        self.kinds = kinds
+
+    def __call__(self, name: str, value: Any, sizes: dict) -> None:
+        for kind in self.kinds:
+            if kind.takes(value):
+                kind(name, value, sizes)
+                return
+        wanted: dict[tuple[str, str], list[str]] = {}
+        for kind in self.kinds:
+            noun, word, shape = kind.words(name, sizes)
+            wanted.setdefault((noun, shape), []).append(word)
+        words = [f"{noun}{' or '.join(kinds)} {shape}" for (noun, shape), kinds in wanted.items()]
+        raise ValueError(f"{name} must be {' or '.join(words)}, not {describe(value)}")
 
 
 class _Array:
@@ -99,61 +131,75 @@ class _Array:
             }
         else:
             self.dtypes = {np.dtype(n) for n in names if hasattr(np, n)}
-        self.fixed = None if any(d == "..." or d[0] == "*" for d in self.dims) else len(self.dims)
+            self.dtypes |= {dtype.newbyteorder() for dtype in self.dtypes}
+        stars = [i for i, dim in enumerate(self.dims) if dim == "..." or dim[0] == "*"]
+        self.star = stars[0] if stars else None
+        self.plan = [_plan_of(dim) for dim in self.dims]
+
+    def takes(self, value: Any) -> bool:
+        known = self.dtypes
+        return isinstance(value, self.type) and (not known or value.dtype in known)
 
     def __call__(self, name: str, value: Any, sizes: dict) -> None:
-        if not isinstance(value, self.type) or (self.dtypes and value.dtype not in self.dtypes):
+        if not self.takes(value) or not self.fits(name, value.shape, sizes):
             raise self.error(name, value, sizes)
-        shape = value.shape
-        if self.fixed is not None:
-            if len(shape) != self.fixed:
-                raise self.error(name, value, sizes)
-            pairs = zip(self.dims, shape, strict=True)
-        else:
-            pairs = self.spread(shape)
-            if pairs is None:
-                raise self.error(name, value, sizes)
-        for dim, size in pairs:
-            if dim == "_":
+
+    def fits(self, name: str, shape: tuple, sizes: dict) -> bool:
+        if self.star is not None:
+            end = len(shape) - (len(self.plan) - self.star - 1)
+            if end < self.star:
+                return False
+            shape = (*shape[: self.star], shape[self.star : end], *shape[end:])
+        if len(shape) != len(self.plan):
+            return False
+        for (letter, is_number, may_be_1), size in zip(self.plan, shape, strict=False):
+            if letter is None or (may_be_1 and size == 1):
                 continue
-            known = sizes.get(dim)
-            if known is None:
-                if (wanted := _number(dim, sizes)) is None:
-                    sizes[dim] = (size, name)
-                elif wanted != size:
-                    raise self.error(name, value, sizes)
-            elif known[0] != size:
-                raise self.error(name, value, sizes)
+            known = sizes.get(letter)
+            if known is not None:
+                if known[0] != size:
+                    return False
+            elif is_number and (wanted := _number(letter, sizes)) is not None:
+                if wanted != size:
+                    return False
+            else:
+                sizes[letter] = (size, name)
+        return True
 
-    def spread(self, shape: tuple[int, ...]) -> list[tuple[str, Any]] | None:
-        """Each letter with its size, `*name` with several; None where there are too few sizes."""
-        place = next(i for i, dim in enumerate(self.dims) if dim == "..." or dim[0] == "*")
-        behind = len(self.dims) - place - 1
-        if len(shape) < place + behind:
-            return None
-        end = len(shape) - behind
-        pairs: list[tuple[str, Any]] = list(zip(self.dims[:place], shape, strict=False))
-        if self.dims[place] != "..." and "#" not in self.dims[place]:
-            pairs.append((self.dims[place], tuple(shape[place:end])))
-        return pairs + list(zip(self.dims[place + 1 :], shape[end:], strict=True))
-
-    def error(self, name: str, value: Any, sizes: dict) -> ValueError:
-        wanted = f"{self.kind} {_tuple(self.dims)}" if self.dims else f"one {self.kind} number"
-        wanted = wanted.replace("  ", " ").strip()
-        known = [_size_of(dim, sizes) for dim in self.dims]
-        letters = [dim for dim in self.dims if dim in sizes]
+    def words(self, name: str, sizes: dict) -> tuple[str, str, str]:
+        """What it is if no tensor, its kind, and its shape with the sizes that are known."""
+        noun = "" if self.type is Tensor else "a NumPy array, "
+        if not self.dims:
+            return noun, f"one {self.kind}".strip(), "number"
+        wanted = _tuple([_broadcast(dim, dim[1:]) for dim in self.dims])
+        letters = [dim.removeprefix("#") for dim in self.dims if dim.removeprefix("#") in sizes]
         if letters:
-            wanted += f" = {_tuple(known)}"
+            wanted += f" = {_tuple([_size_of(dim, sizes) for dim in self.dims])}"
             givers = [sizes[dim][1] for dim in letters if sizes[dim][1] != name]
             wanted += f" as {givers[0]}" if givers else ""
-        return ValueError(f"{name} must be {self.noun_of(wanted)}, not {describe(value)}")
+        return noun, self.kind, wanted
 
-    def noun_of(self, wanted: str) -> str:
-        return wanted if self.type is Tensor else f"a NumPy array, {wanted}"
+    def error(self, name: str, value: Any, sizes: dict) -> ValueError:
+        noun, kind, shape = self.words(name, sizes)
+        wanted = f"{kind} {shape}".strip()
+        return ValueError(f"{name} must be {noun}{wanted}, not {describe(value)}")
+
+
+def _plan_of(dim: str) -> tuple[str | None, bool, bool]:
+    """The letter of a dim if it has one, whether that is a number or a sum, whether 1 will do."""
+    if dim in ("_", "...") or dim.startswith("*#"):
+        return None, False, False
+    letter = dim.removeprefix("#")
+    return letter, not letter.removeprefix("*").isidentifier(), dim[0] == "#"
 
 
 def _tuple(words: Sequence[str]) -> str:
+    words = [word for word in words if word]  # *name may be no sizes at all
     return f"({words[0]},)" if len(words) == 1 else f"({', '.join(words)})"
+
+
+def _broadcast(dim: str, size: str) -> str:
+    return f"1 or {size}" if dim[0] == "#" else dim
 
 
 def _number(dim: str, sizes: dict) -> int | None:
@@ -168,6 +214,8 @@ def _number(dim: str, sizes: dict) -> int | None:
 
 
 def _size_of(dim: str, sizes: dict) -> str:
+    if dim[0] == "#":
+        return _broadcast(dim, _size_of(dim[1:], sizes))
     if dim in sizes:
         size = sizes[dim][0]
         return ", ".join(map(str, size)) if isinstance(size, tuple) else str(size)
@@ -179,6 +227,8 @@ def _kind_of_names(names: Iterable[str]) -> str:
     first = next(iter(names))
     if len(set(names)) == 1 and first != "bool":
         return first
+    if {"float32", "int32"} <= set(names):
+        return "real"
     return next((word for word in ("bool", "float") if word in first), "integer").replace(
         "bool", "boolean"
     )
@@ -201,28 +251,54 @@ def describe(value: object) -> str:
 def labels_in(labels: Tensor, num_classes: int, name: str = "labels") -> None:
     """Raises ValueError where a label is none of 0 … num_classes − 1."""
     labels = labels.long()  # not every type can be compared, and to uint8 300 is 44
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if len(wrong):
+    low, high = torch.stack(labels.aminmax()).tolist() if labels.numel() else (0, -1)
+    if low < 0 or high >= num_classes:
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
         raise ValueError(
             f"{name} must be 0 … {num_classes - 1}, the {num_classes} classes, not {int(wrong[0])}"
         )
 
 
-def shares(**values: float) -> None:
-    """Raises ValueError where a number is not between 0 and 1; the keyword is its name."""
+def shares(*, below_one: bool = False, **values: float) -> None:
+    """Raises ValueError where a number is not between 0 and 1; the keyword is its name.
+
+    With `below_one` also where it is 1.
+    """
     for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be between 0 and 1, not {value}")
+        if not 0 <= value <= 1 or (below_one and value == 1):
+            wanted = "at least 0 and below 1" if below_one else "between 0 and 1"
+            raise ValueError(f"{name} must be {wanted}, not {value}")
 
 
-def at_least(smallest: int, **values: object) -> None:
+def positive(**values: float | Tensor) -> None:
+    """Raises ValueError where a number, or one in a tensor, is not above 0 and finite."""
+    for name, value in values.items():
+        fine = (value > 0) & (value < math.inf)
+        if not (fine.all() if isinstance(value, Tensor) else fine):
+            wrong = value[~fine][0].item() if isinstance(value, Tensor) else value
+            raise ValueError(f"{name} must be positive and finite, not {wrong}")
+
+
+def finite(**values: Tensor) -> None:
+    """Raises ValueError where a number in a tensor is NaN or infinite; the keyword is its name."""
+    for name, numbers in values.items():
+        fine = numbers.isfinite()
+        if not fine.all():
+            place = tuple((~fine).nonzero()[0].tolist())
+            raise ValueError(
+                f"{name} must be finite, not {numbers[place].item()} at {place}: "
+                "a network that says so has diverged"
+            )
+
+
+def at_least(smallest: int, /, **values: object) -> None:
     """Raises ValueError where a whole number is below `smallest`; the keyword is its name."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
             raise ValueError(f"{name} must be a whole number of at least {smallest}, not {value}")
 
 
-def between(smallest: int, largest: int, **values: object) -> None:
+def between(smallest: int, largest: int, /, **values: object) -> None:
     """Raises ValueError where a whole number is not in smallest … largest; the keyword names it."""
     for name, value in values.items():
         whole = isinstance(value, int) and not isinstance(value, bool)
@@ -230,10 +306,10 @@ def between(smallest: int, largest: int, **values: object) -> None:
             raise ValueError(f"{name} must be in {smallest} … {largest}, not {value}")
 
 
-def one_of(words: Iterable[str], **values: object) -> None:
+def one_of(words: Iterable[str], /, **values: object) -> None:
     """Raises ValueError where a value is none of some words; the keyword is its name."""
     for name, value in values.items():
-        if value not in words:
+        if value not in [*words]:
             raise ValueError(f"{name} must be one of {', '.join(words)}, not {value!r}")
 
 
