@@ -155,6 +155,8 @@ def merge_panoptic(
     labels_in(instances.labels, num_things, "instances.labels")
     limits = {"score_threshold": score_threshold, "overlap_threshold": overlap_threshold}
     shares(**limits)
+    if instances.scores is None:
+        raise ValueError("instances must have scores: the best claims its pixels first")
     free, claimed, kept = claim_pixels(instances.masks, instances.scores, semantic, **limits)
     classes = semantic.long().cpu().numpy()
     left = np.bincount(classes[free].clip(min=0), minlength=VOID + 1)  # by label

@@ -18,9 +18,9 @@ def test_anchors_need_a_stride_and_a_size_for_each_level():
 @pytest.mark.parametrize(
     "scores, groups, message",
     [
-        (3, None, "scores must be float (n,) = (4,) as boxes, not float (3,)"),
+        (3, None, "scores must be real (n,) = (4,) as boxes, not float (3,)"),
         (4, 3, "groups must be integer (n,) = (4,) as boxes, not int64 (3,)"),
-        (5, 4, "scores must be float (n,) = (4,) as boxes, not float (5,)"),
+        (5, 4, "scores must be real (n,) = (4,) as boxes, not float (5,)"),
     ],
 )
 def test_a_score_and_a_group_for_each_box(scores, groups, message):
