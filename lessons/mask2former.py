@@ -301,12 +301,12 @@ class Mask2Former(MaskFormer):
         if high_resolution:
             self.level = nn.Parameter(torch.randn(len(backbone.channels) - 1, channels))
 
-    def read(
+    def read_maps(
         self, features: Sequence[Float[Tensor, "b _ _ _"]]
     ) -> tuple[list[Float[Tensor, "b c _ _"]], Float[Tensor, "b c h w"]]:
         """The maps that the layers read in turns, coarse to fine, and E_pixel."""
         if not (self.deformable or self.high_resolution):
-            return MaskFormer.read(self, features)
+            return MaskFormer.read_maps(self, features)
         maps, pixels = self.pixel_decoder(features)
         return (maps if self.high_resolution else maps[:1]), pixels
 
@@ -340,7 +340,7 @@ class Mask2Former(MaskFormer):
         """What `refine` says of a batch, from learned queries or silent zeros."""
         learned = self.queries is not None
         first = self.queries if learned else torch.zeros_like(self.query_positions)
-        maps, pixels = self.read(self.backbone(batch))
+        maps, pixels = self.read_maps(self.backbone(batch))
         return self.refine(first.expand(len(batch), -1, -1), maps, pixels, raw=learned)
 
     def layers(self, batch: Float[Tensor, "b 3 h w"]) -> list[tuple[Tensor, Tensor]]:

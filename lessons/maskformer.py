@@ -278,7 +278,7 @@ class MaskFormer(nn.Module):
         for name, values in {"mean": MEAN, "std": STD}.items():
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
-    def read(
+    def read_maps(
         self, features: Sequence[Float[Tensor, "b _ _ _"]]
     ) -> tuple[list[Float[Tensor, "b c _ _"]], Float[Tensor, "b c h w"]]:
         """The maps that the decoder looks at, here one of stride 32, and E_pixel."""
@@ -294,7 +294,7 @@ class MaskFormer(nn.Module):
 
     def layers(self, batch: Float[Tensor, "b 3 h w"]) -> list[tuple[Tensor, Tensor]]:
         """z after each decoder layer: class logits (b, q, K + 1) and mask logits at stride 4."""
-        (x,), pixels = self.read(self.backbone(batch))
+        (x,), pixels = self.read_maps(self.backbone(batch))
         image, places = image_cells(x)
         queries = torch.zeros_like(self.query_positions).expand(len(x), -1, -1)
         answers = []

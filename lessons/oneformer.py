@@ -354,7 +354,7 @@ class OneFormer(Mask2Former):
         self, batch: Float[Tensor, "b 3 h w"], tasks: Sequence[str] | None = None
     ) -> tuple[list[tuple[Tensor, Tensor]], list[Bool[Tensor, "b q _ _"] | None]]:
         """What `refine` says of a batch; the task of each image is "panoptic" if none is given."""
-        maps, pixels = self.read(self.backbone(batch))
+        maps, pixels = self.read_maps(self.backbone(batch))
         return self.refine(self.start(pixels, tasks or ["panoptic"] * len(batch)), maps, pixels)
 
     @torch.no_grad()
@@ -397,7 +397,7 @@ class OneFormer(Mask2Former):
             pad_masks(task_targets(own, task, self.num_things), size)
             for own, task in zip(segments, tasks, strict=True)
         ]
-        maps, pixels = self.read(self.backbone(batch))
+        maps, pixels = self.read_maps(self.backbone(batch))
         queries = self.start(pixels, tasks)
         answers, _ = self.refine(queries, maps, pixels)
         total = sum_of_layers(self.losses(z, targets) for z in answers)

@@ -482,7 +482,7 @@ def test_recipe():
 
 def test_each_layer_of_the_decoder_reads_a_level_with_its_own_vector():
     model = small_model()
-    maps, pixels = model.read(model.backbone(torch.randn(1, 3, 64, 64)))
+    maps, pixels = model.read_maps(model.backbone(torch.randn(1, 3, 64, 64)))
     vectors, read = torch.randn_like(model.level), []
     for layer in model.decoder:
         layer.register_forward_pre_hook(lambda _, given: read.append(given[2]))

@@ -388,7 +388,7 @@ def test_the_losses_are_those_of_the_drawn_tasks():
     torch.manual_seed(5)
     tasks = draw_tasks(3)
     assert len(set(tasks)) > 1
-    maps, pixels = model.read(
+    maps, pixels = model.read_maps(
         model.backbone(torch.stack([(i - model.mean) / model.std for i in images]))
     )
     queries = model.start(pixels, tasks)
