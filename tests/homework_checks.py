@@ -25,4 +25,4 @@ def assert_mistakes_get_their_own_hint(homework: Homework):
             verdict = judge(exercise, mistake.function)
             assert verdict.state == "wrong", f"{exercise.name}, {mistake.name}: {verdict.message}"
             assert verdict.mistake is mistake, f"{mistake.name}: {verdict.message}"
-            assert mistake.hint.strip() and mistake.hint in verdict.message
+            assert mistake.hint.strip() and mistake.hint == verdict.hint

@@ -160,7 +160,7 @@ def test_a_submission_that_raises_like_a_mistake_gets_its_hint(exercise):
 
     verdict = judge(exercise, mine)
     assert verdict.mistake is MISTAKES[2]
-    assert verdict.message.endswith("the first column: What does zero columns raise?")
+    assert verdict.hint == "What does zero columns raise?"
 
 
 def test_a_mistake_on_some_inputs_only_is_not_taken_for_the_known_one(exercise):
@@ -888,8 +888,7 @@ OUTPUTS = [
     "✗ area: given side = 3., expected 9., but it raised SystemExit (line 2 of area: quit())\n",
     "✗ area: given side = 3., expected 9., but it raised SystemExit (line 2 of area: sys.exit())\n",
     "✗ area: given side = 3., expected 9., got 12.: largest difference 3, 12. where 9. is expected"
-    ". Known mistake, the way around: How many tiles cover the square?\n"
-    "│ side 3.0\n│ side tensor(2.)\n",
+    ". How many tiles cover the square?\n│ side 3.0\n│ side tensor(2.)\n",
     "○ area: this is the reference; run the cell that defines yours first\n",
     "✗ area: given side = 3., expected 9., but it raised AttributeError: 'int' object has no"
     " attribute 'side' (line 3 of area: return x.side)\n",

@@ -248,7 +248,7 @@ VOC = Exercise(
         Mistake(
             "from the worst detection up",
             voc_last_first,
-            "You let the last row choose first. Which row has the best score?",
+            "Where two rows want one thing, your later row gets it. Which row has the best score?",
         ),
         Mistake(
             "the things choose",

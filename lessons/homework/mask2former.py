@@ -41,6 +41,8 @@ def queries_and_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, ...]
         masks = torch.randn(q, s, generator=generator, dtype=dtype) + shift
         masks[0] = -1 - masks[0].abs()  # this query has painted nothing
         masks[-1, -1] = 0.3  # above ½, but below 0.5 as a number
+        if q > 1:
+            masks[1, 0] = 0.0  # exactly ½: not below
         values = torch.randn(s, d, generator=generator, dtype=dtype)
         yield queries, keys, values, masks
 

@@ -159,6 +159,9 @@ def outlines(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]
     small[6:9, 6:9] = True
     yield small.roll(1, 0), small, 2
     yield small.roll((1, 1), (0, 1)), small, 3
+    far = small.clone()
+    far[13, 1] = True
+    yield far, small, 2  # all of the true mask is band, but not all of the prediction
     full = torch.ones(9, 9, dtype=torch.bool)
     yield full.roll(0) & (torch.arange(9) > 2), full, 2
 
@@ -404,7 +407,8 @@ BOTH = Exercise(
         Mistake(
             "missed are only things beyond the number of detections",
             missed_without_detection,
-            "You take every detection off the missed things. Which detections find one?",
+            "Your denominator does not grow with every false detection. Which detections find a "
+            "thing, and which things are missed?",
         ),
         Mistake(
             "no envelope",
@@ -425,6 +429,9 @@ def overlap_tables(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor,
             table[1 + int(torch.randint(p, (), generator=generator)), 1 + b] += 60 + 40 * b
         labels = torch.randint(classes, (p,), generator=generator)
         yield table, labels, torch.randint(classes, (g,), generator=generator)
+    yield torch.tensor([[9, 1], [2, 30]]), torch.tensor([2]), torch.tensor([2])  # no class 0, no 1
+    table = torch.tensor([[3, 2, 0], [0, 25, 4], [5, 0, 40]])
+    yield table, torch.tensor([1, 6]), torch.tensor([1, 6])
     lonely = torch.tensor([[3, 40, 10], [5, 12, 30]])
     yield lonely, torch.tensor([1]), torch.tensor([0, 1])
     yield torch.tensor([[0, 25, 14]]), torch.zeros(0, dtype=torch.int64), torch.tensor([2, 0])

@@ -33,6 +33,9 @@ def axes(generator: torch.Generator) -> Iterator[tuple[float, float, int, int, i
     yield -2.1, 6.0, 3, 2, 8  # one sample of the first bin counts, one does not
     yield 3.3, 6.0, 3, 2, 8  # so in the last bin
     yield 30.0, 4.0, 2, 2, 8
+    yield 3.0, 0.4, 3, 2, 10  # smaller than a cell
+    yield -1.5, 4.0, 4, 1, 10  # a sample exactly on −1
+    yield 6.5, 4.0, 4, 1, 10  # and one exactly on the length
 
 
 def matrix(start, size, bins, n, length, offset=0.5, shift=0.0, outside=True, pull=True):

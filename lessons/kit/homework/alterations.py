@@ -36,15 +36,14 @@ class NotHereError(Exception):
 
 def of_arguments(names: Sequence[str], inputs: Sequence[tuple]) -> Iterator[Alteration]:
     """The ways to read the arguments wrongly; each changes a tuple of arguments."""
-    count = len(names)
-    for a, b in itertools.combinations(range(count), 2):
-        if all(_alike(arguments[a], arguments[b]) for arguments in inputs):
-            about = f"`{names[a]}` and `{names[b]}`"
-            yield Alteration("arguments exchanged", about, about, _exchange(a, b))
     for place, name in enumerate(names):
         values = [arguments[place] for arguments in inputs]
         for kind, detail, change in _of_values(values):
             yield Alteration(kind, f"`{name}`", f"{name}: {detail}", _at(place, change))
+    for a, b in itertools.combinations(range(len(names)), 2):
+        if all(_alike(arguments[a], arguments[b]) for arguments in inputs):
+            about = f"`{names[a]}` and `{names[b]}`"
+            yield Alteration("arguments exchanged", about, about, _exchange(a, b))
 
 
 def _alike(a: object, b: object) -> bool:
@@ -105,6 +104,8 @@ def _of_values(values: Sequence[object]) -> Iterator[tuple[str, str, Callable]]:
         yield "all alike", "all 0", torch.zeros_like
     if all(v.ndim >= 1 and v.shape[-1] in (2, 4) for v in tensors):
         yield "x for y", "x and y exchanged", _x_for_y
+    if all(v.ndim >= 1 and v.shape[-1] == 4 for v in tensors):
+        yield "sizes for corners", "read as x, y, width, height", _as_sizes
     if all(v.ndim >= 2 for v in tensors):
         yield "rows for columns", "transposed", lambda v: v.mT
     if all(v.ndim >= 1 for v in tensors):
@@ -116,6 +117,10 @@ def _of_values(values: Sequence[object]) -> Iterator[tuple[str, str, Callable]]:
 def _x_for_y(v: Tensor) -> Tensor:
     order = [1, 0] if v.shape[-1] == 2 else [1, 0, 3, 2]
     return v[..., order]
+
+
+def _as_sizes(v: Tensor) -> Tensor:
+    return torch.cat([v[..., :2], v[..., :2] + v[..., 2:]], dim=-1)
 
 
 def _only_first(v: Tensor) -> Tensor:

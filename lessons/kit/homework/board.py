@@ -1,10 +1,11 @@
 """`f = check(f)`: a lesson's exercises, what became of each, and the score board."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lessons.kit.homework.exercise import Exercise
+from lessons.kit.homework import attempts
+from lessons.kit.homework.exercise import Exercise, Failing
 from lessons.kit.homework.verdict import judge
 from lessons.kit.homework.words import describe
 
@@ -21,6 +22,7 @@ class Homework:
         if len(self.exercises) < len(exercises):
             raise ValueError(f"{title}: two exercises have one name")
         self.states = dict.fromkeys(self.exercises, "to do")
+        self.check = Check(self)
 
     def exercise(self, name: str) -> Exercise:
         """The exercise of that name. Raises KeyError where there is none."""
@@ -28,30 +30,62 @@ class Homework:
             raise KeyError(f"no exercise {name}; there are {', '.join(self.exercises)}")
         return self.exercises[name]
 
-    def check(self, submission: object) -> object:
+    def score_board(self) -> "ScoreBoard":
+        """The exercises with points, minutes and state, as they stand now."""
+        exercises = self.exercises.values()
+        return ScoreBoard(self.title, [(each, self.states[each.name]) for each in exercises])
+
+
+class Check:
+    """`f = check(f)`: one line about `f`; the function if it is right, the reference if not.
+
+    Help comes by attempts, so that the machine does not think for the student: first the failing
+    case, at the second different attempt the property that is wrong, at the third the line of the
+    answer. What parses alike is no other attempt. `check.last` is the last failing case:
+    `arguments` by name, `expected` and `got`.
+    """
+
+    def __init__(self, homework: Homework):
+        self.homework = homework
+        self.last: Failing | None = None
+        self._attempts: dict[str, list[str]] = {}
+
+    def __call__(self, submission: object) -> object:
         """Compare a submission with the reference of its name and print one line about it.
 
         Returns the submission if it is right, the reference if not, and what is no exercise
         unchanged.
         """
+        exercises = self.homework.exercises
         name = getattr(submission, "__name__", None)
-        if not callable(submission) or name not in self.exercises:
+        if not callable(submission) or name not in exercises:
             what = name if callable(submission) and name else describe(submission)
-            print(f"✗ {what} is not an exercise: these are {', '.join(self.exercises)}")
+            print(f"✗ {what} is not an exercise: these are {', '.join(exercises)}")
             return submission
-        exercise = self.exercises[name]
+        exercise = exercises[name]
         if submission is exercise.reference:  # left by an earlier check: judging it says nothing
             print(f"○ {name}: this is the reference; run the cell that defines yours first")
             return submission
         verdict = judge(exercise, submission)
-        self.states[name] = verdict.state
-        print("\n│ ".join([verdict.message, *verdict.printed]))
+        self.homework.states[name] = verdict.state
+        level = self._level(name, submission) if verdict.state == "wrong" else 0
+        line = verdict.message
+        for needed, help_ in ((2, verdict.hint), (3, verdict.place)):
+            if help_ and level >= needed and help_ not in line:
+                line += f". {help_}"
+        print("\n│ ".join([line, *verdict.printed]))
+        if verdict.failing is not None:
+            self.last = verdict.failing
+        attempts.log(self.homework.title, name, verdict, level)
         return submission if verdict.state == "passed" else exercise.reference
 
-    def score_board(self) -> "ScoreBoard":
-        """The exercises with points, minutes and state, as they stand now."""
-        exercises = self.exercises.values()
-        return ScoreBoard(self.title, [(each, self.states[each.name]) for each in exercises])
+    def _level(self, name: str, submission: Callable) -> int:
+        """How many different wrong attempts there were at an exercise, this one included."""
+        seen = self._attempts.setdefault(name, [])
+        form = attempts.form_of(submission)
+        if form not in seen:
+            seen.append(form)
+        return len(seen)
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,20 @@ same and come in the same order, so every machine says the same.
 import contextlib
 import copy
 import io
+import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from lessons.kit.homework import alterations, hints
 from lessons.kit.homework.compare import difference
-from lessons.kit.homework.edits import Edit, edited
+from lessons.kit.homework.edits import Edit, edited, names_in
 from lessons.kit.homework.exercise import Exercise
 from lessons.kit.homework.sandbox import Outcome, seed_everything
 from lessons.kit.homework.words import as_array, describe, one_line, parts_of
@@ -91,9 +96,11 @@ def diagnose(case: Case, submission: Callable) -> Diagnosis | None:
             _always_the_same(case)
             or _by_arguments(case, known)
             or _by_result(case)
-            or _by_edits(case, known)
+            or _by_edits(case, known, names_in(submission))
         )
     own = _by_own_edits(case, submission)
+    if own is None and found is not None and found.kind == "name":
+        return None  # without a place it says too little
     if found is None or own is None:
         return found or own
     return Diagnosis(found.step, found.kind, found.hint, found.detail, own.place, own.line)
@@ -103,8 +110,17 @@ def _known(case: Case) -> _Known:
     key = id(case.exercise)
     if key not in _KNOWN or _KNOWN[key][0] is not case.exercise:
         ways = list(alterations.of_arguments(case.names, case.inputs))
-        _KNOWN[key] = case.exercise, _Known(ways, edited(case.exercise.reference))
+        edits = edited(case.exercise.reference, _measure(case), often=1.5, more=2)
+        _KNOWN[key] = case.exercise, _Known(ways, edits)
     return _KNOWN[key][1]
+
+
+def _measure(case: Case) -> Callable[[Callable], None]:
+    def measure(function: Callable) -> None:
+        for arguments in case.inputs:
+            run_one(case.exercise, function, arguments)
+
+    return measure
 
 
 def run_one(exercise: Exercise, function: Callable, arguments: tuple) -> Outcome:
@@ -124,7 +140,7 @@ def _explains(case: Case, outcome_on: Callable[[int], Outcome | None]) -> bool:
     telling = 0
     for i in case.order:
         given = case.outcomes[i]
-        if given.error is not None:
+        if given.error is not None or case.expected[i].error is not None:
             continue
         outcome = outcome_on(i)
         if outcome is not None and not case.differs(outcome, given):
@@ -144,16 +160,22 @@ def _is_degenerate(arguments: tuple) -> bool:
 
 
 def _always_the_same(case: Case) -> Diagnosis | None:
-    """One value for all inputs, where different ones are expected."""
-    given = [o for o in case.outcomes if o.error is None]
-    if len(given) < 3 or any(case.differs(given[0], other) for other in given[1:]):
-        return None
-    expected = [o for o in case.expected if o.error is None]
+    """One value wherever the answer is wrong, and different ones are expected."""
+    given = [case.outcomes[i] for i in case.wrong]
+    expected = [case.expected[i] for i in case.wrong]
     if not any(case.differs(expected[0], other) for other in expected[1:]):
         return None
-    value = describe(given[0].value)
-    hint = hints.RESULT["always the same"].format(value=value)
-    return Diagnosis("result", "always the same", hint, f"always {value}")
+    if not any(case.differs(given[0], other) for other in given[1:]):
+        value = describe(given[0].value)
+        hint = hints.RESULT["always the same"].format(value=value)
+        return Diagnosis("result", "always the same", hint, f"always {value}")
+    arrays = [as_array(outcome.value) for outcome in given]
+    if all(a is not None and a.size for a in arrays):
+        numbers = np.unique(np.concatenate([np.ravel(a) for a in arrays]))
+        if len(numbers) == 1:
+            hint = hints.RESULT["all numbers alike"].format(value=describe(numbers[0]))
+            return Diagnosis("result", "all numbers alike", hint, f"all {numbers[0]}")
+    return None
 
 
 def _by_arguments(case: Case, known: _Known) -> Diagnosis | None:
@@ -207,10 +229,18 @@ def _parts(case: Case) -> Iterator[int | None]:
 
 def _altered(value: Any, change: Callable, part: int | None) -> Any:
     if part is None:
-        return change(value)
+        return _like(value, change(value))
     if not isinstance(value, tuple | list):
         raise alterations.NotHereError
-    return type(value)(change(v) if part in (-1, k) else v for k, v in enumerate(value))
+    changed = (_like(v, change(v)) if part in (-1, k) else v for k, v in enumerate(value))
+    return type(value)(changed)
+
+
+def _like(value: Any, array: np.ndarray) -> Any:
+    """An array as what the value was: a tensor, a number."""
+    if isinstance(value, Tensor):
+        return torch.from_numpy(np.ascontiguousarray(array))
+    return array if isinstance(value, np.ndarray) else np.asarray(array).item()
 
 
 def _by_exchange(case: Case) -> Diagnosis | None:
@@ -265,7 +295,7 @@ def _pairs_of_parts(pairs: list[tuple[Any, Any]]) -> Iterator[tuple[list, list]]
             yield [a[wrong[0]] for a, _ in parts], [b[wrong[0]] for _, b in parts]
 
 
-def _by_edits(case: Case, known: _Known) -> Diagnosis | None:
+def _by_edits(case: Case, known: _Known, source: str) -> Diagnosis | None:
     """Edits of the reference that do what the answer does; the simplest is said."""
     explaining = []
     for number, edit in enumerate(known.edits):
@@ -276,7 +306,7 @@ def _by_edits(case: Case, known: _Known) -> Diagnosis | None:
                 known.outcomes[key] = run_one(case.exercise, edit.function, case.inputs[i])
             return known.outcomes[key]
 
-        if _explains(case, outcome_on):
+        if not _is_there(edit, source) and _explains(case, outcome_on):
             explaining.append(edit)
     if not explaining:
         return None
@@ -285,10 +315,16 @@ def _by_edits(case: Case, known: _Known) -> Diagnosis | None:
     return Diagnosis("edit", best.kind, hints.EDITS[best.kind], detail)
 
 
+def _is_there(edit: Edit, source: str) -> bool:
+    """Whether an edit leaves out a call that the answer makes: then that is not what it lacks."""
+    called = re.match(r"[\w.]*?(\w+)\(\) left out", edit.change)
+    return edit.kind == "step" and called is not None and called[1] in source
+
+
 def _by_own_edits(case: Case, submission: Callable) -> Diagnosis | None:
     """Edits of the answer that make it right on every input."""
     right = []
-    for edit in edited(submission):
+    for edit in edited(submission, _measure(case), often=4, more=50):
 
         def is_right(i: int, edit=edit) -> bool:
             outcome = run_one(case.exercise, edit.function, case.inputs[i])
@@ -298,9 +334,11 @@ def _by_own_edits(case: Case, submission: Callable) -> Diagnosis | None:
             right.append(edit)
     if not right:
         return None
-    lines = {edit.line for edit in right}
-    best = min(right, key=lambda edit: (hints.RANK[edit.kind], edit.line))
-    kinds = [edit.kind for edit in right if edit.line == best.line]
+    lines = sorted({edit.line for edit in right})
+    # Where several lines would do, the first ones often make up for a mistake in the last.
+    kinds = [edit.kind for edit in right if edit.line == lines[-1]]
+    in_line = [edit for edit in right if edit.line == lines[-1]]
+    best = min(in_line, key=lambda edit: hints.RANK[edit.kind])
     place = hints.of_place(best.line, kinds)
     detail = f"its line {best.line}: {best.change} makes it right ({len(lines)} lines would do)"
     return Diagnosis("own", best.kind, place, detail, place, best.line)

@@ -7,12 +7,12 @@ that an edit that never ends is cut off at the same step on every machine.
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-LOOPS = 20_000  # turns of all loops of one call; whoever needs more never ends
 MOST = 500  # edits of one function
 MOST_NAMES = 150  # of them, one name for another
 
@@ -43,6 +43,8 @@ FUNCTIONS = [
     ("product", ("sum", "prod")),
     ("activation", ("sigmoid", "softmax")),
     ("logarithm", ("log", "exp")),
+    ("logarithm", ("softmax", "log_softmax")),
+    ("logarithm", ("sigmoid", "logsigmoid")),
     ("power", ("sqrt", "square")),
 ]
 SYMBOLS = {
@@ -76,10 +78,28 @@ class TooLongError(Exception):
     """An edited function whose loops do not end."""
 
 
-def edited(function: Callable) -> list[Edit]:
+@dataclass
+class Turns:
+    """Counts the turns of a function's loops in one call, also of its comprehensions."""
+
+    limit: int = 10**6
+    now: int = 0
+    most: int = 0  # of all calls
+
+    def one(self) -> bool:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        if self.now > self.limit:
+            raise TooLongError
+        return True
+
+
+def edited(function: Callable, measure: Callable, often: float, more: int) -> list[Edit]:
     """Every edit of a function or class, at most `MOST`; none where its source is not at hand.
 
-    A function that needs variables of a surrounding one has none either.
+    A function that needs variables of a surrounding one has none either. `measure` calls the
+    unedited function with counted loops on all that it will be called with: an edit may take
+    `often` times as many turns and `more`, then it raises TooLongError.
     """
     try:
         lines, _ = inspect.getsourcelines(function)
@@ -90,17 +110,22 @@ def edited(function: Callable) -> list[Edit]:
     if not isinstance(definition, ast.FunctionDef | ast.ClassDef) or len(tree.body) != 1:
         return []
     inner = inspect.unwrap(function)
-    if getattr(inner, "__closure__", None):
+    if getattr(inner, "__closure__", None) or _reaches_out(definition):
         return []
     names = _globals(inner)
     first = definition.lineno  # without decorators
     definition.decorator_list = []
-    found: list[Edit] = []
+    turns, found = Turns(), []
+    try:
+        measure(_compiled(tree, names, definition.name, turns))
+    except Exception:  # a class of a function, whose names are not at hand
+        return []
+    turns.limit = int(often * turns.most) + more
     for change in list(_changes(definition)):
         undo = change.apply()
         try:
-            whole = _compiled(tree, names, definition.name)
-        except (SyntaxError, ValueError, TypeError, AttributeError):
+            whole = _compiled(tree, names, definition.name, turns)
+        except Exception:  # it is no Python any more, or a class that cannot be made
             whole = None
         undo()
         if whole is not None:
@@ -110,39 +135,43 @@ def edited(function: Callable) -> list[Edit]:
     return found
 
 
-def counted(function: Callable, limit: int = LOOPS) -> Callable:
-    """The function with its loops counted, where its source is at hand; itself otherwise."""
-    return function
+OUTSIDE = {
+    *("exit", "quit", "input", "open", "exec", "eval", "sleep", "os", "sys", "signal", "time"),
+    *("threading", "subprocess", "shutil", "socket", "_thread", "ctypes", "multiprocessing"),
+}
+
+
+def _reaches_out(definition: ast.AST) -> bool:
+    """Whether a function uses more than numbers: files, processes, the clock, the way out."""
+    words = {n.id for n in ast.walk(definition) if isinstance(n, ast.Name)}
+    words |= {n.attr for n in ast.walk(definition) if isinstance(n, ast.Attribute)}
+    raised = {
+        name.id
+        for node in ast.walk(definition)
+        if isinstance(node, ast.Raise) and node.exc is not None
+        for name in ast.walk(node.exc)
+        if isinstance(name, ast.Name)
+    }
+    ways_out = {"SystemExit", "KeyboardInterrupt", "BaseException", "GeneratorExit"}
+    return bool(words & OUTSIDE or raised & ways_out)
 
 
 def _globals(function: Callable) -> dict[str, Any]:
-    import sys
-
     module = sys.modules.get(getattr(function, "__module__", None) or "")
     return getattr(function, "__globals__", vars(module) if module else {})
 
 
-def _compiled(tree: ast.Module, names: dict[str, Any], name: str) -> Callable:
-    """The edited definition, run with the names of the module that it came from."""
-    counting = _Counting().visit(ast.fix_missing_locations(ast.parse(ast.unparse(tree))))
-    space = dict(names)
-    ticks = [0]
-
-    def tick() -> bool:
-        ticks[0] += 1
-        if ticks[0] > LOOPS:
-            raise TooLongError
-        return True
-
-    space["_tick"] = tick
-    code = compile(ast.fix_missing_locations(counting), "<edited>", "exec")
-    exec(code, space)
+def _compiled(tree: ast.Module, names: dict[str, Any], name: str, turns: Turns) -> Callable:
+    """The definition as it stands, run with the names of the module that it came from."""
+    counting = _Counting().visit(ast.parse(ast.unparse(tree)))
+    space = dict(names) | {"_turn": turns.one}
+    exec(compile(ast.fix_missing_locations(counting), "<edited>", "exec"), space)
     made = space[name]
     if inspect.isclass(made):
         return made
 
     def call(*arguments: Any, **options: Any) -> Any:
-        ticks[0] = 0
+        turns.now = 0
         return made(*arguments, **options)
 
     call.__name__ = name
@@ -150,18 +179,18 @@ def _compiled(tree: ast.Module, names: dict[str, Any], name: str) -> Callable:
 
 
 class _Counting(ast.NodeTransformer):
-    """Each turn of each loop, also of a comprehension, calls `_tick`."""
+    """Each turn of each loop, also of a comprehension, calls `_turn`."""
 
     def _loop(self, node: Any) -> Any:
         self.generic_visit(node)
-        node.body.insert(0, ast.parse("_tick()").body[0])
+        node.body.insert(0, ast.parse("_turn()").body[0])
         return node
 
     visit_For = visit_While = _loop  # noqa: N815
 
     def visit_comprehension(self, node: ast.comprehension) -> ast.comprehension:
         self.generic_visit(node)
-        node.ifs.insert(0, ast.parse("_tick()", mode="eval").body)
+        node.ifs.insert(0, ast.parse("_turn()", mode="eval").body)
         return node
 
 
@@ -213,8 +242,28 @@ def _is_docstring(node: ast.AST) -> bool:
     )
 
 
+AXES = ("dim", "axis", "dims")
+REDUCING = {
+    *("sum", "mean", "amax", "amin", "max", "min", "any", "all", "argmax", "argmin", "cumsum"),
+    *("cummax", "cummin", "flip", "softmax", "log_softmax", "sort", "argsort", "unsqueeze", "prod"),
+    *("gather", "unbind", "cat", "stack", "norm", "flatten", "squeeze", "diff", "logsumexp"),
+}
+
+
+def _axes(definition: ast.AST) -> set[int]:
+    """The numbers (by id of their node) that say an axis."""
+    found = set()
+    for node in ast.walk(definition):
+        if isinstance(node, ast.Call):
+            found |= {id(n) for k in node.keywords if k.arg in AXES for n in ast.walk(k.value)}
+            if isinstance(node.func, ast.Attribute) and node.func.attr in REDUCING:
+                found |= {id(n) for a in node.args for n in ast.walk(a)}
+    return found
+
+
 def _changes(definition: ast.AST) -> Iterator[_Change]:
     names: list[_Change] = []
+    axes = _axes(definition)
     known = _local_names(definition)
     for owner, field, index, node in _places(definition):
         line = getattr(node, "lineno", 0)
@@ -222,7 +271,10 @@ def _changes(definition: ast.AST) -> Iterator[_Change]:
         def become(new: ast.AST, owner=owner, field=field, index=index) -> Callable:
             return _set(owner, field, new, index)
 
-        yield from _of_node(node, line, become)
+        if isinstance(node, ast.Constant) and id(node) in axes:
+            yield from _of_constant(node, line, "axis")
+        else:
+            yield from _of_node(node, line, become)
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in known:
             names += [
                 _Change("name", line, f"{node.id} → {other}", _set(node, "id", other))
@@ -283,7 +335,7 @@ def _of_node(node: ast.AST, line: int, become: Callable) -> Iterator[_Change]:
         kind = "sign" if isinstance(node.op, ast.USub) else "inverted"
         yield _Change(kind, line, f"{short[0]} left out", become(node.operand))
     elif isinstance(node, ast.Constant):
-        yield from _of_constant(node, line)
+        yield from _of_constant(node, line, "constant")
     elif isinstance(node, ast.IfExp):
         yield _Change("condition", line, "always the first", become(node.body))
         yield _Change("condition", line, "always the second", become(node.orelse))
@@ -309,11 +361,9 @@ def _of_node(node: ast.AST, line: int, become: Callable) -> Iterator[_Change]:
                     yield _Change(kind, line, f"{word} → {other}", _set(node, field, other))
         if isinstance(node, ast.Attribute) and word in ("T", "mT"):
             yield _Change("transposed", line, f".{word} left out", become(node.value))
-    if isinstance(node, ast.expr) and isinstance(node, ast.Name | ast.Attribute | ast.Compare):
-        pass
 
 
-def _of_constant(node: ast.Constant, line: int) -> Iterator[_Change]:
+def _of_constant(node: ast.Constant, line: int, kind: str) -> Iterator[_Change]:
     value = node.value
     if isinstance(value, bool):
         yield _Change("switch", line, f"{value} → {not value}", _set(node, "value", not value))
@@ -324,7 +374,7 @@ def _of_constant(node: ast.Constant, line: int) -> Iterator[_Change]:
             others = [0.0, 1.0, -1.0, 2 * value, value / 2, value + 0.5, value - 0.5, -value]
         for other in dict.fromkeys(others):
             if other != value:
-                yield _Change("constant", line, f"{value} → {other}", _set(node, "value", other))
+                yield _Change(kind, line, f"{value} → {other}", _set(node, "value", other))
 
 
 def _of_call(node: ast.Call, line: int, become: Callable) -> Iterator[_Change]:
@@ -355,6 +405,8 @@ def _of_statement(
             ("condition", ast.Constant(False), "never"),
             ("turned", ast.UnaryOp(ast.Not(), node.test), "turned"),
         ):
+            if kind == "turned" and _asks_for_none(node.test):
+                continue
             words = f"if {ast.unparse(node.test)}: {what}"
             yield _Change(kind, line, words, _set(node, "test", test))
     removable = isinstance(node, ast.Assign | ast.AugAssign | ast.Expr | ast.Continue | ast.Break)
@@ -369,6 +421,18 @@ def _of_statement(
         for attribute in ("T", "mT"):
             turned = ast.Attribute(node.value, attribute, ast.Load())
             yield _Change("transposed", line, f"returned .{attribute}", _set(node, "value", turned))
+
+
+def _asks_for_none(test: ast.expr) -> bool:
+    return isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is | ast.IsNot)
+
+
+def names_in(function: Callable) -> str:
+    """The source of a function, to look for a name; nothing where it is not at hand."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return ""
 
 
 def _as_list(node: ast.expr) -> ast.expr:

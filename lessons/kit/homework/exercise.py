@@ -46,10 +46,26 @@ class Exercise:
 
 
 @dataclass(frozen=True)
+class Failing:
+    """The smallest input that a submission gets wrong: by name, what was expected, what came."""
+
+    arguments: dict[str, object]
+    expected: object
+    got: object
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """The judgement on a submission: "passed", "to do" or "wrong", and the line that says so."""
+    """The judgement on a submission: "passed", "to do" or "wrong", and the line that says so.
+
+    A wrong one has the failing case in its `message`; `hint` and `place` are for later attempts.
+    """
 
     state: str
     message: str
     mistake: Mistake | None = None
     printed: tuple[str, ...] = ()  # the first lines that the submission printed
+    hint: str = ""  # the property that is wrong, in a sentence that points to it
+    place: str = ""  # the line where a small change makes it right
+    diagnosis: str = ""  # what the answer does, plainly: for a teacher, never shown to a student
+    failing: Failing | None = None

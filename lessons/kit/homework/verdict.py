@@ -1,14 +1,16 @@
-"""The judgement on a submission: right, wrong and which known mistake, or to do."""
+"""The judgement on a submission: right, wrong and which mistake, or to do."""
 
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from lessons.kit.homework.compare import difference
-from lessons.kit.homework.exercise import Exercise, Mistake, Verdict
+from lessons.kit.homework.diagnosis import Case, diagnose
+from lessons.kit.homework.exercise import Exercise, Failing, Mistake, Verdict
 from lessons.kit.homework.sandbox import (
     SEED,
     SHOWN_LINES,
@@ -22,50 +24,110 @@ from lessons.kit.homework.words import as_array, describe, parts_of, with_articl
 YOUR_TURN = "NotImplementedError: your turn"  # what the stubs raise
 
 
-def judge(exercise: Exercise, submission: Callable) -> Verdict:
-    """Compare a submission with the reference and, if it is wrong, with the known mistakes.
+_PREPARED: dict[int, tuple[Exercise, list[tuple], list[Outcome]]] = {}
 
-    Prints nothing and leaves the random states, the default dtype and the warnings as they were.
-    Raises ValueError where the exercise has no inputs and TypeError where they are not tuples.
+
+def prepared(exercise: Exercise) -> tuple[list[tuple], list[Outcome]]:
+    """The inputs and what the reference makes of them, computed once: before a submission runs.
+
+    So nothing that a submission breaks (a library's function, a module's variable) can change
+    what is expected. Raises ValueError where the exercise has no inputs and TypeError where they
+    are not tuples.
     """
-    with untouched():
+    known = _PREPARED.get(id(exercise))
+    if known is None or known[0] is not exercise:
         inputs = list(exercise.inputs(torch.Generator().manual_seed(SEED)))
         if not inputs:
             raise ValueError(f"{exercise.name}: inputs yields nothing to check with")
         if not all(isinstance(arguments, tuple) for arguments in inputs):
             raise TypeError(f"{exercise.name}: inputs must yield tuples of arguments")
-        return _verdict(exercise, inputs, run_all(exercise, submission, inputs, exercise.seconds))
+        expected = run_all(exercise, exercise.reference, inputs).outcomes
+        known = _PREPARED[id(exercise)] = exercise, inputs, expected
+    return known[1], known[2]
 
 
-def _verdict(exercise: Exercise, inputs: list[tuple], run: Run) -> Verdict:
-    state, line, mistake = _findings(exercise, inputs, run)
+def judge(exercise: Exercise, submission: Callable) -> Verdict:
+    """Compare a submission with the reference and, if it is wrong, look for the mistake.
+
+    Prints nothing and leaves the random states, the default dtype, the warnings and the working
+    directory as they were. Raises ValueError where the exercise has no inputs and TypeError where
+    they are not tuples.
+    """
+    with untouched():
+        return _judged(exercise, submission)  # what is left of the run is lost in here, unheard
+
+
+def _judged(exercise: Exercise, submission: Callable) -> Verdict:
+    inputs, expected = prepared(exercise)
+    run = run_all(exercise, submission, inputs, exercise.seconds)
+    verdict = _verdict(exercise, submission, inputs, expected, run)
+    line = verdict.message
     if run.printed.count > SHOWN_LINES:
         count = f"more than {SHOWN_LINES}" if run.stopped else run.printed.count
         line += f"; it printed {count} lines"
-    if mistake is not None:
-        line += f". Known mistake, {mistake.name}: {mistake.hint}"
-    return Verdict(state, line, mistake, tuple(run.printed.shown()))
+    return replace(verdict, message=line, printed=tuple(run.printed.shown()))
 
 
-def _findings(exercise: Exercise, inputs: list[tuple], run: Run) -> tuple[str, str, Mistake | None]:
+def _verdict(
+    exercise: Exercise,
+    submission: Callable,
+    inputs: list[tuple],
+    expected: list[Outcome],
+    run: Run,
+) -> Verdict:
     name, points = exercise.name, f"{exercise.points} point{'s' * (exercise.points != 1)}"
     if run.stopped:
         given = _given(exercise, inputs[len(run.outcomes)])
         line = f"✗ {name}: {given}it was still running after {exercise.seconds:g} s"
         if run.abandoned:
             line += " and cannot be stopped: restart the kernel to get rid of it"
-        return "wrong", line, None
+        return Verdict("wrong", line)
     # PyTorch raises NotImplementedError too, with a text: that is an attempt, not a stub.
     unwritten = [re.match(r"NotImplementedError( \(|$)", outcome.text) for outcome in run.outcomes]
     if all(unwritten) or any(outcome.text.startswith(YOUR_TURN) for outcome in run.outcomes):
-        return "to do", f"○ {name}: to do ({points}, about {exercise.minutes} minutes)", None
-    expected = run_all(exercise, exercise.reference, inputs).outcomes
+        return Verdict("to do", f"○ {name}: to do ({points}, about {exercise.minutes} minutes)")
     for arguments, wanted, outcome in zip(inputs, expected, run.outcomes, strict=True):
         problem = _problem(exercise, wanted, outcome)
         if problem:
             line = f"✗ {name}: {_given(exercise, arguments)}{problem}"
-            return "wrong", line, _known_mistake(exercise, inputs, expected, run.outcomes)
-    return "passed", f"✓ {name}: passed, {exercise.points} of {points}", None
+            failing = Failing(
+                _by_name(exercise, arguments), _kept(wanted.value), _kept(outcome.value)
+            )
+            verdict = Verdict("wrong", line, failing=failing)
+            return _explained(verdict, exercise, submission, inputs, expected, run.outcomes)
+    return Verdict("passed", f"✓ {name}: passed, {exercise.points} of {points}")
+
+
+def _explained(
+    verdict: Verdict,
+    exercise: Exercise,
+    submission: Callable,
+    inputs: list[tuple],
+    expected: list[Outcome],
+    outcomes: list[Outcome],
+) -> Verdict:
+    """The verdict with what is known of the mistake: the list first, then the search."""
+    mistake = _known_mistake(exercise, inputs, expected, outcomes)
+    names = list(_by_name(exercise, inputs[0]))
+    found = diagnose(Case(exercise, inputs, names, expected, outcomes), submission)
+    place = found.place if found else ""
+    if mistake is not None:
+        about = f"known mistake: {mistake.name}"
+        return replace(verdict, mistake=mistake, hint=mistake.hint, place=place, diagnosis=about)
+    if found is None:
+        return verdict
+    return replace(verdict, hint=found.hint, place=place, diagnosis=found.detail)
+
+
+def _kept(value: object) -> object:
+    """A value as it is kept for the student: data itself, of anything else the words."""
+    is_data = as_array(value) is not None or parts_of(value) is not None or value is None
+    return value if is_data else describe(value)
+
+
+def _by_name(exercise: Exercise, arguments: tuple) -> dict[str, object]:
+    named = zip(_names(exercise, arguments), arguments, strict=True)
+    return {name or f"argument {k}": value for k, (name, value) in enumerate(named, start=1)}
 
 
 def _known_mistake(
@@ -77,22 +139,42 @@ def _known_mistake(
     """The known mistake with the same outcome on every input, or else on every telling one.
 
     Telling are the inputs on which the mistake itself is wrong and the submission returned
-    something; two at least. So an empty input that is mishandled too does not hide a mistake.
+    something; two at least, and none may be left on which only the submission is wrong. So an
+    empty input that raises does not hide a mistake.
     """
-    runs = [(each, run_all(exercise, each.function, inputs).outcomes) for each in exercise.mistakes]
+    runs = _runs_of_mistakes(exercise, inputs)
     for mistake, wrong in runs:
         pairs = zip(wrong, outcomes, strict=True)
         if not any(_problem(exercise, *pair) for pair in pairs):
             return mistake
     for mistake, wrong in runs:
-        telling = [
-            (bad, outcome)
-            for bad, wanted, outcome in zip(wrong, expected, outcomes, strict=True)
-            if outcome.error is None and _problem(exercise, wanted, bad)
-        ]
-        if len(telling) >= 2 and not any(_problem(exercise, *pair) for pair in telling):
-            return mistake
+        telling = 0
+        for bad, wanted, outcome in zip(wrong, expected, outcomes, strict=True):
+            if outcome.error is not None:
+                continue
+            differs = _problem(exercise, wanted, bad)
+            if differs and not _problem(exercise, bad, outcome):
+                telling += 1
+            elif differs or (wanted.error is None and _problem(exercise, wanted, outcome)):
+                break  # it does something else, or is wrong where the mistake is right
+        else:
+            if telling >= 2:
+                return mistake
     return None
+
+
+_MISTAKES: dict[int, tuple[Exercise, list[tuple[Mistake, list[Outcome]]]]] = {}
+
+
+def _runs_of_mistakes(
+    exercise: Exercise, inputs: list[tuple]
+) -> list[tuple[Mistake, list[Outcome]]]:
+    """What each known mistake makes of the inputs, computed once."""
+    known = _MISTAKES.get(id(exercise))
+    if known is None or known[0] is not exercise:
+        runs = [(m, run_all(exercise, m.function, inputs).outcomes) for m in exercise.mistakes]
+        known = _MISTAKES[id(exercise)] = exercise, runs
+    return known[1]
 
 
 def _problem(exercise: Exercise, expected: Outcome, outcome: Outcome) -> str | None:
