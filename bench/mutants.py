@@ -32,11 +32,19 @@ KIT = {  # the tests of a module where they are not called as it is
     "training/recipe": "training",
     "training/batches": "training",
     "training/loop": "training",
-    "training/measure": "training",
+    "training/measure": "training processes",
     "training/plan": "recorded cli",
     "training/store": "recorded",
     "training/recorded": "recorded cli",
     "homework/exercise": "exercise",
+    "homework/attempts": "diagnosis",
+    "homework/alterations": "diagnosis",
+    "homework/diagnosis": "diagnosis",
+    "homework/edits": "diagnosis",
+    "homework/hints": "diagnosis",
+    "models/processes": "processes",
+    "data/pairs": "average_precision panoptic_quality side_by_side",
+    "data/real": "real training",
     "homework/board": "exercise",
     "homework/compare": "exercise",
     "homework/sandbox": "exercise",
@@ -50,7 +58,7 @@ KIT = {  # the tests of a module where they are not called as it is
     "notebooks/copies": "cli",
     "training/progress": "training",
     "training/runs": "recorded my_runs",
-    "training/again": "recorded",
+    "training/again": "recorded panoptic_files",
     "data/files": "real",
     "data/memory": "training",
     "guard": "bad_days",
@@ -65,6 +73,25 @@ KIT = {  # the tests of a module where they are not called as it is
 EQUIVALENT: dict[str, str] = {
     "lessons/average_precision.py: 1 → 2: rank = np.where((free | crowd) & enough[d], "
     "overlap[d] + bonus, -1)  # *r t g, −1: no": "every number below 0 says no",
+    "lessons/roi_align.py: True → False: order = number.argsort(stable=True)": "bags of one size "
+    "are computed alike in any order",
+    "lessons/roi_align.py: Lt → LtE: places = (rois * spatial_scale).abs() < 1e18  # no NaN, and "
+    "no sum of them overflows": "nothing lies at 1e18 exactly",
+    'lessons/kit/data/checks.py: And → Or: if hasattr(annotation, "dim_str") and '
+    'hasattr(annotation, "dtypes"):': "an annotation has both or neither",
+    "lessons/kit/data/download.py: 16 → 17: web = pooch.HTTPDownloader(progressbar=True, "
+    "timeout=timeout, chunk_size=2**16)": "the size of a piece is nobody's business",
+    "lessons/kit/data/imperfect.py: Add → Sub: quality = 0.9 - 2 * np.hypot(dx, dy) + "
+    "rng.normal(0, 0.12)": "the noise is symmetric",
+    'lessons/kit/data/real.py: 159 → 160: categories = [Category("nucleus", True, (230, 159, 0))]': "a shade of a colour",
+    "lessons/kit/draw.py: 60000 → 60001: LARGE = 60_000  # the second of both where the first "
+    "takes no more bytes than this": "a matter of taste",
+    "lessons/kit/draw.py: 4.5 → 5.5: ax = ax or plt.subplots(figsize=(4.5, 4.5))[1]": "taste",
+    'lessons/kit/draw.py: 6 → 7: text = score if points < 6 else f"{text} {score}"': "taste",
+    'lessons/kit/training/recorded.py: True → False: print(f"what there was is now '
+    '{MY}{aside.name}", flush=True)': "the line comes a moment later",
+    "lessons/kit/data/memory.py: 64 → 65: alone = count < 64 or torch.get_num_threads() == 1": "from how many images on several threads help is a guess",
+    "lessons/kit/homework/exercise.py: 10.0 → 11.0: seconds: float | int = 10.0": "roughly",
 }
 """Edits that nobody can notice, as they are printed, with the reason."""
 

@@ -308,3 +308,18 @@ def test_without_targets_the_average_precision_is_nan():
     false = torch.tensor([True, True])
     curve = precision_recall(~false, false, 0)
     assert average_precision(*curve).isnan()
+
+
+def test_a_hundred_detections_of_an_image_count():
+    """As COCO has it: the hundred best; one that comes after them is not looked at."""
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[0, :4] = True
+    truth = [Segments(mask, torch.tensor([0]))]
+    kinds = [Category("sheep", True, (0, 0, 0))]
+    for wrong, ap in ((99, 1 / 100), (100, 0.0)):
+        found = Segments(
+            torch.cat([~mask.expand(wrong, -1, -1), mask]),
+            torch.zeros(wrong + 1, dtype=torch.int64),
+            torch.linspace(1, 0.1, wrong + 1),
+        )
+        assert evaluate_instances([found], truth, kinds)["ap"] == pytest.approx(ap)

@@ -213,3 +213,27 @@ def test_splits():
 def test_bad_input_is_named(make, name):
     with pytest.raises(ValueError, match=f"^{name} must"):
         make()
+
+
+DRAWN = [  # segments, their areas times their places in the list, mean and spread of the colours
+    (15, 50939, 0.5822, 0.1927), (18, 61786, 0.5565, 0.218), (14, 45620, 0.6087, 0.1935),
+    (15, 47672, 0.526, 0.213), (15, 50661, 0.5638, 0.2079), (17, 56048, 0.5415, 0.2276),
+    (8, 28182, 0.5396, 0.1952), (12, 40488, 0.5933, 0.2186), (11, 35445, 0.5703, 0.2248),
+    (9, 30792, 0.5739, 0.2495), (20, 67539, 0.5598, 0.2369), (17, 54666, 0.5337, 0.2238),
+    (10, 33321, 0.5962, 0.1748), (11, 36026, 0.5876, 0.2012), (13, 42080, 0.6063, 0.2197),
+    (15, 48825, 0.5693, 0.2099), (14, 46945, 0.5524, 0.2211), (10, 30706, 0.5649, 0.235),
+    (8, 23141, 0.5403, 0.2202), (9, 29244, 0.5768, 0.2197), (13, 46121, 0.5716, 0.1967),
+    (15, 50850, 0.5697, 0.2012), (15, 52302, 0.5957, 0.2063), (5, 17729, 0.5346, 0.1864),
+]  # fmt: skip
+
+
+def test_the_scenes_are_those_that_the_recorded_runs_have_seen():
+    """Whoever changes how they are drawn makes all recorded runs anew."""
+    train = Scenes.train(size=64)
+    for index, (count, places, mean, spread) in enumerate(DRAWN):
+        image, masks = train[index].image, train[index].segments.masks
+        areas = masks.flatten(1).sum(1)
+        assert len(masks) == count
+        assert (areas * torch.arange(1, count + 1)).sum() == places
+        assert image.mean() == pytest.approx(mean, abs=1e-4)
+        assert image.std() == pytest.approx(spread, abs=1e-4)

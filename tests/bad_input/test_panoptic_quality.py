@@ -159,3 +159,9 @@ def test_categories_may_be_numpys(tmp_path):
     assert [category["id"] for category in json.loads(path.read_text())["categories"]] == [7, 3]
     with pytest.raises(TypeError, match="float"):
         write_panoptic(tmp_path / "b.json", [segments()], KINDS, category_ids=ids + 0.5)
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", "b", "c"]])
+def test_names_are_different_ones_one_for_each_image(tmp_path, names):
+    with pytest.raises(ValueError, match="^names must be 2 different ones, one for each image$"):
+        write_panoptic(tmp_path / "a.json", [segments(), segments()], KINDS, names=names)
