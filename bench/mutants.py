@@ -83,14 +83,17 @@ EQUIVALENT: dict[str, str] = {
     "timeout=timeout, chunk_size=2**16)": "the size of a piece is nobody's business",
     "lessons/kit/data/imperfect.py: Add → Sub: quality = 0.9 - 2 * np.hypot(dx, dy) + "
     "rng.normal(0, 0.12)": "the noise is symmetric",
-    'lessons/kit/data/real.py: 159 → 160: categories = [Category("nucleus", True, (230, 159, 0))]': "a shade of a colour",
+    "lessons/kit/data/real.py: 159 → 160: categories = "
+    '[Category("nucleus", True, (230, 159, 0))]': "a shade of a colour",
     "lessons/kit/draw.py: 60000 → 60001: LARGE = 60_000  # the second of both where the first "
     "takes no more bytes than this": "a matter of taste",
     "lessons/kit/draw.py: 4.5 → 5.5: ax = ax or plt.subplots(figsize=(4.5, 4.5))[1]": "taste",
     'lessons/kit/draw.py: 6 → 7: text = score if points < 6 else f"{text} {score}"': "taste",
     'lessons/kit/training/recorded.py: True → False: print(f"what there was is now '
     '{MY}{aside.name}", flush=True)': "the line comes a moment later",
-    "lessons/kit/data/memory.py: 64 → 65: alone = count < 64 or torch.get_num_threads() == 1": "from how many images on several threads help is a guess",
+    "lessons/kit/data/memory.py: 64 → 65: alone = count < 64 or torch.get_num_threads() == 1": (
+        "from how many images on several threads help is a guess"
+    ),
     "lessons/kit/homework/exercise.py: 10.0 → 11.0: seconds: float | int = 10.0": "roughly",
 }
 """Edits that nobody can notice, as they are printed, with the reason."""

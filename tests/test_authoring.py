@@ -847,7 +847,7 @@ def test_the_exercises_of_the_course_are_all_found(path):
     name = path.stem[3:]
     asked = exercises_of(HOUSE / f"lessons/homework/{name}.py")
     checked = set(re.findall(r"^ *\"(\w+) = check\(\1\)", path.read_text("utf-8"), re.MULTILINE))
-    assert asked == checked and len(asked) >= 2
+    assert asked == checked and len(asked) >= 1
 
 
 # ---------------------------------------------------------------- files that were built

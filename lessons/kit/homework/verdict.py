@@ -46,21 +46,25 @@ def prepared(exercise: Exercise) -> tuple[list[tuple], list[Outcome]]:
     return known[1], known[2]
 
 
-def judge(exercise: Exercise, submission: Callable) -> Verdict:
+def judge(exercise: Exercise, submission: Callable, search: bool = True) -> Verdict:
     """Compare a submission with the reference and, if it is wrong, look for the mistake.
+
+    Without `search` only among the known ones.
 
     Prints nothing and leaves the random states, the default dtype, the warnings and the working
     directory as they were. Raises ValueError where the exercise has no inputs and TypeError where
     they are not tuples.
     """
     with untouched():
-        return _judged(exercise, submission)  # what is left of the run is lost in here, unheard
+        return _judged(
+            exercise, submission, search
+        )  # what is left of the run is lost in here, unheard
 
 
-def _judged(exercise: Exercise, submission: Callable) -> Verdict:
+def _judged(exercise: Exercise, submission: Callable, search: bool) -> Verdict:
     inputs, expected = prepared(exercise)
     run = run_all(exercise, submission, inputs, exercise.seconds)
-    verdict = _verdict(exercise, submission, inputs, expected, run)
+    verdict = _verdict(exercise, submission if search else None, inputs, expected, run)
     line = verdict.message
     if run.printed.count > SHOWN_LINES:
         count = f"more than {SHOWN_LINES}" if run.stopped else run.printed.count
@@ -70,7 +74,7 @@ def _judged(exercise: Exercise, submission: Callable) -> Verdict:
 
 def _verdict(
     exercise: Exercise,
-    submission: Callable,
+    submission: Callable | None,
     inputs: list[tuple],
     expected: list[Outcome],
     run: Run,
@@ -101,7 +105,7 @@ def _verdict(
 def _explained(
     verdict: Verdict,
     exercise: Exercise,
-    submission: Callable,
+    submission: Callable | None,
     inputs: list[tuple],
     expected: list[Outcome],
     outcomes: list[Outcome],
@@ -109,7 +113,9 @@ def _explained(
     """The verdict with what is known of the mistake: the list first, then the search."""
     mistake = _known_mistake(exercise, inputs, expected, outcomes)
     names = list(_by_name(exercise, inputs[0]))
-    found = diagnose(Case(exercise, inputs, names, expected, outcomes), submission)
+    found = None
+    if submission is not None:
+        found = diagnose(Case(exercise, inputs, names, expected, outcomes), submission)
     place = found.place if found else ""
     if mistake is not None:
         about = f"known mistake: {mistake.name}"
