@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.kit.data import Category, Segments
-from lessons.kit.data.checks import at_least, between, checked, labels_in, one_of
+from lessons.kit.data.checks import at_least, between, checked, labels_in, one_of, things_first
 from lessons.kit.models.images import batch_images, batch_segments, in_full_precision
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.mask2former import WEIGHTS, Mask2Former
@@ -233,15 +233,6 @@ def unnamed(num_classes: int, num_things: int) -> list[Category]:
     return [Category(f"class {k}", k < num_things, (0, 0, 0)) for k in range(num_classes)]
 
 
-def must_fit_classes(categories: Sequence[Category], num_classes: int, num_things: int) -> None:
-    """Raises ValueError where the categories are not K, the things first."""
-    is_thing = [category.is_thing for category in categories]
-    if is_thing != [k < num_things for k in range(num_classes)]:
-        wanted = f"{num_classes} with {num_things} things, things first"
-        given = f"{len(is_thing)} with {sum(is_thing)} things"
-        raise ValueError(f"categories must be {wanted}, not {given} or in another order")
-
-
 class OneFormer(Mask2Former):
     """OneFormer (Jain et al. 2023): one Mask2Former for all three tasks, told by a sentence.
 
@@ -310,7 +301,7 @@ class OneFormer(Mask2Former):
         at_least(1, query_layers=query_layers)
         between(0, num_queries - 1, contexts=contexts)
         self.categories = list(categories or unnamed(num_classes, num_things))
-        must_fit_classes(self.categories, num_classes, num_things)
+        things_first(self.categories, num_classes, num_things)
         self.tasks, self.contrastive_weight = tuple(tasks), contrastive_weight
         self.texts, self.exchanged = num_queries - contexts, exchanged
         self.tokenise = Tokeniser([category.name for category in self.categories])

@@ -320,3 +320,12 @@ def as_many(count: int, what: str = "images", /, **lists: Sequence) -> None:
             raise ValueError(
                 f"{name} must have one entry for each of {count} {what}, not {len(values)}"
             )
+
+
+def things_first(categories: Sequence, num_classes: int, num_things: int) -> None:
+    """Raises ValueError where categories are not `num_classes`, the things first."""
+    is_thing = [category.is_thing for category in categories]
+    if is_thing != [k < num_things for k in range(num_classes)]:
+        wanted = f"{num_classes} with {num_things} things, things first"
+        given = f"{len(is_thing)} with {sum(is_thing)} things"
+        raise ValueError(f"categories must be {wanted}, not {given} or in another order")
