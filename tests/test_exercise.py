@@ -2,6 +2,7 @@
 
 import _thread
 import gc
+import os
 import random
 import re
 import signal
@@ -914,3 +915,53 @@ def test_a_notebook_of_misbehaving_functions_runs_to_its_end(tmp_path):
         )
         assert text.startswith(expected) if "input()" in cell.source else text == expected
     assert time.monotonic() - start < 60
+
+
+def test_what_a_submission_does_to_the_process_does_not_outlive_the_check(
+    exercise, tmp_path, capsys
+):
+    """The working directory, the standard streams, an alarm."""
+
+    def mine(table):
+        os.chdir(tmp_path)
+        sys.stdout.close()
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        return row_means(table)
+
+    before = os.getcwd()
+    assert judge(exercise, mine).state == "passed"
+    assert os.getcwd() == before and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    print("still here")
+    assert capsys.readouterr().out == "still here\n"
+
+
+def summed_up(table):
+    return torch.sum(table.double(), dim=1) / table.shape[1]
+
+
+def test_what_the_text_forbids_is_out_of_reach(exercise):
+    strict = replace(exercise, forbidden=("torch.sum", "torch.Tensor.mean"))
+    own_name = torch.sum
+
+    def by_the_method(table):
+        return table.double().mean(1)
+
+    verdict = judge(strict, summed_up)
+    assert verdict.state == "wrong"
+    assert "NotAllowedError: sum is not allowed in this exercise" in verdict.message
+    assert "mean is not allowed" in judge(strict, by_the_method).message
+    assert torch.sum is own_name and torch.ones(2).mean() == 1
+    assert judge(strict, by_the_method).place == ""
+
+
+def by_rows(table):
+    return torch.stack([row.double().mean() for row in table])
+
+
+def test_a_loop_where_none_is_allowed(exercise):
+    inputs = [(torch.ones(2, 3),), (torch.rand(4, 2),)]
+    plain = replace(exercise, inputs=lambda generator: inputs)
+    assert judge(plain, by_rows).state == "passed"
+    verdict = judge(replace(plain, forbidden=("loops",)), by_rows)
+    assert verdict.message == "✗ row_means: it has a loop, and the text asks for none"
+    assert judge(replace(plain, forbidden=("loops",)), means_of_anything).state == "passed"

@@ -276,6 +276,7 @@ LAYERS = Exercise(
     layer_inputs,
     points=3,
     minutes=20,
+    forbidden=("lessons.lovasz.lovasz_gradient",),
     tolerance=1e-5,
     mistakes=[
         Mistake(
@@ -419,6 +420,7 @@ VOID = Exercise(
     void_inputs,
     points=4,
     minutes=20,
+    forbidden=("loops",),
     tolerance=1e-5,
     call=with_gradient,
     mistakes=[

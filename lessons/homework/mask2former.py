@@ -110,6 +110,7 @@ ATTENTION = Exercise(
     queries_and_masks,
     points=3,
     minutes=20,
+    forbidden=("torch.nn.functional.scaled_dot_product_attention",),
     tolerance=1e-5,
     call=with_gradients,
     mistakes=[

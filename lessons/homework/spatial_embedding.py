@@ -354,6 +354,7 @@ GRADIENT = Exercise(
     errors_that_arrive,
     points=4,
     minutes=25,
+    forbidden=("torch.autograd.grad", "torch.Tensor.backward"),
     tolerance=1e-5,
     mistakes=[
         Mistake(
@@ -495,6 +496,7 @@ TILTED = Exercise(
     covariances,
     points=4,
     minutes=30,
+    forbidden=("loops",),
     stretch=True,
     tolerance=1e-4,
     mistakes=[

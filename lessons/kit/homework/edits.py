@@ -437,3 +437,13 @@ def names_in(function: Callable) -> str:
 
 def _as_list(node: ast.expr) -> ast.expr:
     return ast.Call(ast.Name("list", ast.Load()), [node], [])
+
+
+def has_loops(function: Callable) -> bool:
+    """Whether a function's source has a loop or a comprehension; False where it is not at hand."""
+    try:
+        tree = ast.parse(textwrap.dedent(names_in(function)))
+    except SyntaxError:
+        return False
+    loops = ast.For | ast.While | ast.ListComp | ast.GeneratorExp | ast.SetComp | ast.DictComp
+    return any(isinstance(node, loops) for node in ast.walk(tree))

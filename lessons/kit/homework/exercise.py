@@ -23,7 +23,9 @@ class Exercise:
     is absolute and relative. `seconds` is the time limit for all inputs together. `call` says
     how a submission is used, where more than its value counts (a module, a gradient); it must
     return what can be compared: tensors, arrays, numbers, strings, None, and lists, tuples,
-    dicts and dataclasses of them. Raises ValueError for fewer than two known mistakes.
+    dicts and dataclasses of them. `forbidden` are functions that the text does not allow, as
+    "torch.autograd.grad"; "loops" stands for loops and comprehensions. Raises ValueError for
+    fewer than two known mistakes.
     """
 
     reference: Callable
@@ -34,6 +36,7 @@ class Exercise:
     stretch: bool = False
     tolerance: float | int = 1e-6
     seconds: float | int = 10.0
+    forbidden: Sequence[str] = ()
     call: Callable = lambda function, *arguments: function(*arguments)
 
     def __post_init__(self):

@@ -4,15 +4,19 @@ import copy
 import ctypes
 import inspect
 import linecache
+import os
+import pkgutil
 import random
+import signal
 import sys
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,7 +63,7 @@ class Printed:
 
 
 class _Stream:
-    """A standard stream, except for what one thread prints."""
+    """A standard stream, except for what one thread prints. It cannot be closed."""
 
     def __init__(self, stream: Any, thread: threading.Thread, printed: Printed):
         self._stream, self._thread, self._printed = stream, thread, printed
@@ -67,6 +71,9 @@ class _Stream:
     def write(self, text: str) -> int:
         own = threading.current_thread() is self._thread
         return (self._printed if own else self._stream).write(text)
+
+    def close(self) -> None:
+        """Nothing: what comes after still has to be printed."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -136,8 +143,11 @@ def _wait(
 
 @contextmanager
 def untouched() -> Iterator[None]:
-    """Restore random states, default dtype and warnings; the grad mode is each thread's own."""
-    dtype = torch.get_default_dtype()
+    """Restore random states, default dtype, warnings and the working directory; no alarm is left.
+
+    The grad mode is each thread's own.
+    """
+    dtype, folder, alarm = torch.get_default_dtype(), _folder(), _alarm()
     states = np.random.get_state(), random.getstate()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices), warnings.catch_warnings():
@@ -149,6 +159,23 @@ def untouched() -> Iterator[None]:
             torch.set_default_dtype(dtype)
             np.random.set_state(states[0])
             random.setstate(states[1])
+            if folder is not None and _folder() != folder:
+                os.chdir(folder)
+            if not alarm and _alarm():
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _alarm() -> bool:
+    """Whether an alarm is set; on Windows there are none."""
+    return hasattr(signal, "getitimer") and signal.getitimer(signal.ITIMER_REAL)[0] > 0
+
+
+def _folder() -> str | None:
+    """The working directory; None where it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def seed_everything():
@@ -169,6 +196,44 @@ def _captured(thread: threading.Thread, printed: Printed) -> Iterator[None]:
         for name, stream in streams.items():
             if not thread.is_alive():
                 setattr(sys, name, stream._stream)
+
+
+class NotAllowedError(Exception):
+    """What the text of an exercise forbids was called."""
+
+
+@contextmanager
+def out_of_reach(names: Sequence[str], function: Callable) -> Iterator[None]:
+    """Functions of libraries and lessons raise NotAllowedError, also under a name of the notebook.
+
+    A name is "module.function" or "module.Class.method".
+    """
+    namespace, undo = _namespace(function), []
+
+    def replace(owner: Any, attribute: str, value: Any) -> None:
+        if isinstance(owner, dict):
+            undo.append(partial(owner.__setitem__, attribute, owner[attribute]))
+            owner[attribute] = value
+        else:
+            undo.append(partial(setattr, owner, attribute, getattr(owner, attribute)))
+            setattr(owner, attribute, value)
+
+    try:
+        for name in names:
+            place, _, attribute = name.rpartition(".")
+            owner = pkgutil.resolve_name(place)
+            original = getattr(owner, attribute)
+
+            def refuse(*arguments: Any, name=attribute, **options: Any) -> None:
+                raise NotAllowedError(f"{name} is not allowed in this exercise")
+
+            replace(owner, attribute, refuse)
+            for own in [key for key, value in namespace.items() if value is original]:
+                replace(namespace, own, refuse)
+        yield
+    finally:
+        for each in reversed(undo):
+            each()
 
 
 @contextmanager

@@ -10,12 +10,14 @@ from torch import nn
 
 from lessons.kit.homework.compare import difference
 from lessons.kit.homework.diagnosis import Case, diagnose
+from lessons.kit.homework.edits import has_loops
 from lessons.kit.homework.exercise import Exercise, Failing, Mistake, Verdict
 from lessons.kit.homework.sandbox import (
     SEED,
     SHOWN_LINES,
     Outcome,
     Run,
+    out_of_reach,
     run_all,
     untouched,
 )
@@ -63,8 +65,13 @@ def judge(exercise: Exercise, submission: Callable, search: bool = True) -> Verd
 
 def _judged(exercise: Exercise, submission: Callable, search: bool) -> Verdict:
     inputs, expected = prepared(exercise)
-    run = run_all(exercise, submission, inputs, exercise.seconds)
-    verdict = _verdict(exercise, submission if search else None, inputs, expected, run)
+    if "loops" in exercise.forbidden and has_loops(submission):
+        line = f"✗ {exercise.name}: it has a loop, and the text asks for none"
+        return Verdict("wrong", line, hint="Which operation does it for all at once?")
+    libraries = [name for name in exercise.forbidden if name != "loops"]
+    with out_of_reach(libraries, submission):
+        run = run_all(exercise, submission, inputs, exercise.seconds)
+        verdict = _verdict(exercise, submission if search else None, inputs, expected, run)
     line = verdict.message
     if run.printed.count > SHOWN_LINES:
         count = f"more than {SHOWN_LINES}" if run.stopped else run.printed.count
