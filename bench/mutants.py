@@ -45,6 +45,7 @@ KIT = {  # the tests of a module where they are not called as it is
     "models/processes": "processes",
     "data/pairs": "average_precision panoptic_quality side_by_side",
     "data/real": "real training",
+    "data/panoptic_files": "panoptic_files panoptic_quality",
     "homework/board": "exercise",
     "homework/compare": "exercise",
     "homework/sandbox": "exercise",
@@ -94,6 +95,12 @@ EQUIVALENT: dict[str, str] = {
     "lessons/kit/data/memory.py: 64 → 65: alone = count < 64 or torch.get_num_threads() == 1": (
         "from how many images on several threads help is a guess"
     ),
+    "lessons/kit/notebooks/executing.py: 0 → 1: if isinstance(node, ast.stmt) and node.lineno <= "
+    "number <= (node.end_lineno or 0)": "a statement has an end",
+    "lessons/kit/training/progress.py: GtE → Gt: late = time.perf_counter() - self.saved_at >= "
+    "CHECKPOINT_SECONDS": "a moment sooner or later",
+    "lessons/kit/data/scenes.py: 76 → 77: pen.box(-0.02 if y > 0.3 else 0.0, y, 0.02, 0.012, "
+    "np.array([84, 78, 76]))": "a shade of a colour",
     "lessons/kit/homework/exercise.py: 10.0 → 11.0: seconds: float | int = 10.0": "roughly",
 }
 """Edits that nobody can notice, as they are printed, with the reason."""

@@ -18,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from lessons.kit import cli, doctor, places
 from lessons.kit.errors import LessonsError
 from lessons.kit.notebooks import copies
+from lessons.kit.training import recorded
 
 COMMANDS = (
     "run", "lab", "start", "build", "train", "record", "evaluate", "results", "download", "doctor",
@@ -517,3 +518,11 @@ def test_a_package_that_is_there_but_broken_is_named(lessons, monkeypatch, error
     assert code == 1 and "missing or broken: torchvision;" in errors
     (row,) = [line for line in printed.splitlines() if "│ torchvision " in line]
     assert reason in row and "more" not in row
+
+
+def test_record_makes_the_runs_that_are_named_or_those_that_are_missing(monkeypatch):
+    made = []
+    monkeypatch.setattr(recorded, "main", lambda names: made.append(tuple(names)))
+    cli.record(["mask_rcnn", "oneformer"])
+    cli.record(None)
+    assert made == [("mask_rcnn", "oneformer"), ()]
