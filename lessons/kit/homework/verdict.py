@@ -67,7 +67,8 @@ def _judged(exercise: Exercise, submission: Callable, search: bool) -> Verdict:
     inputs, expected = prepared(exercise)
     if "loops" in exercise.forbidden and has_loops(submission):
         line = f"✗ {exercise.name}: it has a loop, and the text asks for none"
-        return Verdict("wrong", line, hint="Which operation does it for all at once?")
+        hint = "Which operation does it for all at once?"
+        return Verdict("wrong", line, hint=hint, diagnosis="a loop where none is allowed")
     libraries = [name for name in exercise.forbidden if name != "loops"]
     with out_of_reach(libraries, submission):
         run = run_all(exercise, submission, inputs, exercise.seconds)
