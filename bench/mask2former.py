@@ -13,9 +13,12 @@ from lessons.kit.data import is_crowd
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.models.images import batch_images
 from lessons.kit.peers import mask2former as peer
+from lessons.kit.peers import whole
 from lessons.mask2former import Mask2Former, match_at_points, point_losses
 
 IMAGES, CLASSES, THINGS, HEADS, POINTS = 8, 8, 4, 4, 1024
+SIZES = {"channels": 64, "heads": HEADS, "hidden": 256, "encoder_hidden": 256}
+SIZES |= {"num_queries": 24, "decoder_layers": 3, "encoder_layers": 2}
 PEER = "transformers"
 
 
@@ -44,7 +47,8 @@ def training_step(device: str) -> None:
     images, segments = batch(device)
     torch.manual_seed(0)
     ours = Mask2Former(CLASSES, THINGS, num_points=POINTS, heads=HEADS).to(device).train()
-    theirs = peer.transformers_mask2former(CLASSES, heads=HEADS, num_points=POINTS)
+    like_ours = whole.resnet_like(ours.backbone.channels)
+    theirs = whole.mask2former(CLASSES, like_ours, SIZES, POINTS)
     theirs = theirs.to(device).train()
     pixels, _ = batch_images(images, ours.mean, ours.std)
     pixels, (masks, labels) = pixels.contiguous(), peer.their_targets(segments)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lessons.kit.homework import Exercise, Homework, Mistake, judge
 from lessons.kit.homework.attempts import form_of
+from lessons.kit.homework.edits import TooLongError, edited
 
 # ---------------------------------------------------------------- each step
 
@@ -135,6 +136,30 @@ def test_an_edit_that_never_ends_is_cut_off():
         return steps
 
     assert "look at its comparison" in judge(exercise, strict).place
+
+
+def test_a_slow_answer_is_not_waited_for():
+    """All edits together have so many turns, whatever each of them would take."""
+    turns = []
+
+    def busy(n):
+        total = 0
+        for k in range(n):
+            total = total + k
+        return total
+
+    def count_turns(function):
+        turns.append(function(300))
+
+    found = edited(busy, count_turns, budget=1000)
+    ends = []
+    for edit in found:
+        try:
+            ends.append(edit.function(300))
+        except Exception as error:
+            ends.append(type(error))
+    assert len(found) > 10 and turns == [44850]
+    assert ends.count(TooLongError) > len(found) / 2 and 44850 not in ends[len(ends) // 2 :]
 
 
 # ---------------------------------------------------------------- help by attempts, and the log

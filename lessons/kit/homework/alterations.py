@@ -158,15 +158,6 @@ def of_result() -> Iterator[Alteration]:
         yield Alteration(kind, "", detail, change)
 
 
-def exchanged(parts: int) -> Iterator[tuple[Alteration, tuple[int, int]]]:
-    """Two results for each other, of a tuple of `parts`."""
-    for a, b in itertools.combinations(range(parts), 2):
-        yield (
-            Alteration("results exchanged", "", f"results {a + 1} and {b + 1} exchanged", tuple),
-            (a, b),
-        )
-
-
 def _array(value: object, least: int) -> np.ndarray:
     array = as_array(value)
     if array is None or array.ndim < least or array.shape[-1] < 2:

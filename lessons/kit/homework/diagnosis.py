@@ -10,6 +10,7 @@ same and come in the same order, so every machine says the same.
 import contextlib
 import copy
 import io
+import itertools
 import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ from lessons.kit.homework.edits import Edit, edited, names_in
 from lessons.kit.homework.exercise import Exercise
 from lessons.kit.homework.sandbox import Outcome, seed_everything
 from lessons.kit.homework.words import as_array, describe, one_line, parts_of
+
+TURNS = 200_000  # of the loops of all edits of an answer: a slow answer is not waited for
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def _known(case: Case) -> _Known:
     key = id(case.exercise)
     if key not in _KNOWN or _KNOWN[key][0] is not case.exercise:
         ways = list(alterations.of_arguments(case.names, case.inputs))
-        edits = edited(case.exercise.reference, _measure(case), often=1.5, more=2)
+        edits = edited(case.exercise.reference, _measure(case))
         _KNOWN[key] = case.exercise, _Known(ways, edits)
     return _KNOWN[key][1]
 
@@ -247,7 +250,7 @@ def _by_exchange(case: Case) -> Diagnosis | None:
     values = [o.value for o in case.expected if o.error is None]
     if not values or not all(isinstance(v, tuple) and len(v) == len(values[0]) for v in values):
         return None
-    for way, (a, b) in alterations.exchanged(len(values[0])):
+    for a, b in itertools.combinations(range(len(values[0])), 2):
 
         def outcome_on(i: int, a=a, b=b) -> Outcome:
             expected = case.expected[i]
@@ -258,7 +261,9 @@ def _by_exchange(case: Case) -> Diagnosis | None:
             return Outcome(tuple(new))
 
         if _explains(case, outcome_on):
-            return Diagnosis("result", way.kind, hints.RESULT[way.kind], way.detail)
+            kind = "results exchanged"
+            detail = f"results {a + 1} and {b + 1} exchanged"
+            return Diagnosis("result", kind, hints.RESULT[kind], detail)
     return None
 
 
@@ -324,7 +329,7 @@ def _is_there(edit: Edit, source: str) -> bool:
 def _by_own_edits(case: Case, submission: Callable) -> Diagnosis | None:
     """Edits of the answer that make it right on every input."""
     right = []
-    for edit in edited(submission, _measure(case), often=1.5, more=2):
+    for edit in edited(submission, _measure(case), TURNS):
 
         def is_right(i: int, edit=edit) -> bool:
             outcome = run_one(case.exercise, edit.function, case.inputs[i])

@@ -7,6 +7,7 @@ that an edit that never ends is cut off at the same step on every machine.
 
 import ast
 import inspect
+import math
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -80,26 +81,29 @@ class TooLongError(Exception):
 
 @dataclass
 class Turns:
-    """Counts the turns of a function's loops in one call, also of its comprehensions."""
+    """Counts the turns of a function's loops in a call and in all, also of comprehensions."""
 
-    limit: int = 10**6
+    limit: int = 10**6  # of one call
+    budget: float = math.inf  # of all calls
     now: int = 0
-    most: int = 0  # of all calls
+    most: int = 0
+    total: int = 0
 
     def one(self) -> bool:
-        self.now += 1
+        self.now, self.total = self.now + 1, self.total + 1
         self.most = max(self.most, self.now)
-        if self.now > self.limit:
+        if self.now > self.limit or self.total > self.budget:
             raise TooLongError
         return True
 
 
-def edited(function: Callable, measure: Callable, often: float, more: int) -> list[Edit]:
+def edited(function: Callable, measure: Callable, budget: float = math.inf) -> list[Edit]:
     """Every edit of a function or class, at most `MOST`; none where its source is not at hand.
 
     A function that needs variables of a surrounding one has none either. `measure` calls the
     unedited function with counted loops on all that it will be called with: an edit may take
-    `often` times as many turns and `more`, then it raises TooLongError.
+    half as many turns again and two, and all edits together `budget`, then TooLongError is
+    raised. Turns and not seconds, so that every machine finds the same.
     """
     try:
         lines, _ = inspect.getsourcelines(function)
@@ -120,7 +124,7 @@ def edited(function: Callable, measure: Callable, often: float, more: int) -> li
         measure(_compiled(tree, names, definition.name, turns))
     except Exception:  # a class of a function, whose names are not at hand
         return []
-    turns.limit = int(often * turns.most) + more
+    turns.limit, turns.total, turns.budget = int(1.5 * turns.most) + 2, 0, budget
     for change in list(_changes(definition)):
         undo = change.apply()
         try:

@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig
-from transformers.utils import logging
 
 from lessons.kit.data import Segments
-from lessons.kit.models.backbone import Backbone
 
 
 def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -71,44 +68,6 @@ def transplant_encoder_layer(theirs: nn.Module, ours: nn.Module) -> None:
         (theirs.self_attn_layer_norm, theirs.final_layer_norm), ours.norms, strict=True
     ):
         copy_weights(original.state_dict(), norm)
-
-
-def transformers_mask2former(
-    num_classes: int,
-    *,
-    channels: int = 64,
-    hidden: int = 256,
-    heads: int = 4,
-    num_queries: int = 24,
-    decoder_layers: int = 3,
-    encoder_layers: int = 2,
-    num_points: int = 1024,
-) -> nn.Module:
-    """transformers' whole model, small, on its own ResNet with the widths of our `Backbone`."""
-    logging.set_verbosity_error()  # it warns of a backbone that is no Swin
-    widths = Backbone().channels
-    resnet = ResNetConfig(
-        embedding_size=widths[0],
-        hidden_sizes=widths,
-        depths=[2, 2, 2, 2],
-        layer_type="basic",
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
-    config = Mask2FormerConfig(
-        backbone_config=resnet,
-        feature_size=channels,
-        mask_feature_size=channels,
-        hidden_dim=channels,
-        encoder_feedforward_dim=hidden,
-        dim_feedforward=hidden,
-        encoder_layers=encoder_layers,
-        decoder_layers=decoder_layers + 1,  # it counts the raw queries as one
-        num_attention_heads=heads,
-        num_queries=num_queries,
-        train_num_points=num_points,
-        num_labels=num_classes,
-    )
-    return Mask2FormerForUniversalSegmentation(config)
 
 
 def their_targets(segments: Sequence[Segments]) -> tuple[list[Tensor], list[Tensor]]:

@@ -3,7 +3,7 @@ how their weights come into the course's models. Nothing is computed here.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,17 @@ def resnet(published: bool = False) -> ResNetConfig:
         depths=[1, 1, 1, 1],
         layer_type="basic",
         out_features=stages,
+    )
+
+
+def resnet_like(channels: Sequence[int]) -> ResNetConfig:
+    """A ResNet with the widths and depths of the course's `Backbone`, but BatchNorm."""
+    return ResNetConfig(
+        embedding_size=channels[0],
+        hidden_sizes=list(channels),
+        depths=[2, 2, 2, 2],
+        layer_type="basic",
+        out_features=["stage1", "stage2", "stage3", "stage4"],
     )
 
 
