@@ -3,6 +3,7 @@
 import json
 import linecache
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -106,6 +107,18 @@ def test_the_line_of_the_answer_where_a_small_change_makes_it_right():
     verdict = judge(EXERCISE, own)
     assert verdict.place == "One small change in your line 3 makes it right: look at its numbers."
     assert "1 → 0" in verdict.diagnosis and "→" not in verdict.hint + verdict.place
+
+
+def total(x):
+    return x.sum()
+
+
+@pytest.mark.parametrize("negative, named", [(1, False), (2, True)])
+def test_one_wrong_input_is_not_enough_for_a_name(negative, named):
+    inputs = [(sign * torch.arange(1.0, k + 3.0),) for k, sign in enumerate([1] + [-1] * negative)]
+    exercise = exercise_of(total, lambda generator: inputs)
+    said = judge(exercise, lambda x: x.sum().abs()).hint
+    assert bool(said) == named, said
 
 
 def test_nothing_is_named_that_explains_but_some_inputs():

@@ -85,9 +85,10 @@ class Case:
 
     @cached_property
     def wrong(self) -> list[int]:
-        """The inputs on which the answer returned something else than expected."""
+        """The inputs on which the answer returned one thing and the reference another."""
         pairs = enumerate(zip(self.expected, self.outcomes, strict=True))
-        return [i for i, (a, b) in pairs if b.error is None and self.differs(a, b)]
+        returned = [(i, a, b) for i, (a, b) in pairs if a.error is None and b.error is None]
+        return [i for i, a, b in returned if self.differs(a, b)]
 
 
 def diagnose(case: Case, submission: Callable) -> Diagnosis | None:
@@ -139,18 +140,19 @@ def run_one(exercise: Exercise, function: Callable, arguments: tuple) -> Outcome
 
 
 def _explains(case: Case, outcome_on: Callable[[int], Outcome | None]) -> bool:
-    """Whether an alteration, given by what comes of each input, explains the answer."""
-    telling = 0
+    """Whether an alteration, given by what comes of each input, explains the answer.
+
+    Where the answer is wrong, and that is on two inputs at least, it must do the same.
+    """
     for i in case.order:
         given = case.outcomes[i]
         if given.error is not None or case.expected[i].error is not None:
             continue
         outcome = outcome_on(i)
-        if outcome is not None and not case.differs(outcome, given):
-            telling += case.differs(outcome, case.expected[i])
-        elif i in case.wrong or not _is_degenerate(case.inputs[i]):
+        same = outcome is not None and not case.differs(outcome, given)
+        if not same and (i in case.wrong or not _is_degenerate(case.inputs[i])):
             return False
-    return telling >= 2
+    return True
 
 
 def _is_degenerate(arguments: tuple) -> bool:
@@ -242,7 +244,7 @@ def _altered(value: Any, change: Callable, part: int | None) -> Any:
 def _like(value: Any, array: np.ndarray) -> Any:
     """An array as what the value was: a tensor, a number."""
     if isinstance(value, Tensor):
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return torch.from_numpy(np.array(array))  # one without strides, also of a single number
     return array if isinstance(value, np.ndarray) else np.asarray(array).item()
 
 
