@@ -241,7 +241,7 @@ def _altered(value: Any, change: Callable, part: int | None) -> Any:
     return type(value)(changed)
 
 
-def _like(value: Any, array: np.ndarray) -> Any:
+def _like(value: Any, array: np.ndarray | np.generic) -> Any:
     """An array as what the value was: a tensor, a number."""
     if isinstance(value, Tensor):
         return torch.from_numpy(np.array(array))  # one without strides, also of a single number
