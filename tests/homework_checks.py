@@ -20,7 +20,7 @@ def assert_stubs_are_to_do(homework: Homework, stubs: Mapping[str, Callable]):
 
 
 def assert_mistakes_get_their_own_hint(homework: Homework):
-    for exercise in homework.exercises.values():
+    for exercise in homework.asked.values():
         for mistake in exercise.mistakes:
             verdict = judge(exercise, mistake.function, search=False)
             assert verdict.state == "wrong", f"{exercise.name}, {mistake.name}: {verdict.message}"

@@ -840,8 +840,8 @@ def test_what_was_not_checked_is_to_do(homework):
 
 
 def test_an_authors_errors_are_told(exercise):
-    with pytest.raises(ValueError, match="row_means needs two known mistakes, not 1"):
-        Exercise(row_means, tables, MISTAKES[:1], 1, 1)
+    with pytest.raises(ValueError, match="x: a turn has points, which are the homework's"):
+        Homework("x", [], [exercise])
     with pytest.raises(ValueError, match="two exercises have one name"):
         Homework("x", [exercise, exercise])
     with pytest.raises(KeyError, match="no exercise area; there are row_means"):

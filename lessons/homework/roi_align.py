@@ -1,6 +1,7 @@
-"""Homework 04: the exercises on RoIAlign, and the mistakes that are known by name."""
+"""Lesson 04 and its homework: turns and exercises on RoIAlign, and the known mistakes."""
 
 from collections.abc import Iterator
+from math import ceil, floor
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from lessons.homework.answers.roi_align import (
     send_back,
     shifted_boxes,
 )
+from lessons.homework.answers.roi_align_turns import align_bin, bilinear, pool_by_loops
 from lessons.kit.homework import Exercise, Homework, Mistake
 
 
@@ -19,7 +21,223 @@ def uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
-# ---------------------------------------------------------------- 1. axis_matrix
+# ---------------------------------------------------------------- your turn: pool_by_loops
+
+TINY = torch.tensor([[1.0, 7.0, 0.0], [3.0, 2.0, 4.0], [0.0, 5.0, 6.0]])
+
+
+def a_map(generator: torch.Generator, h: int, w: int) -> Tensor:
+    """Whole numbers from −9 to 9, all rows and columns different."""
+    return torch.randint(-9, 10, (h, w), generator=generator).float()
+
+
+def boxes_to_pool(generator: torch.Generator) -> Iterator[tuple[Tensor, tuple, int]]:
+    """Bins that share cells and bins that do not; wide, high, tiny; more bins than cells."""
+    yield TINY, (0.2, 0.4, 1.8, 2.3), 2
+    yield a_map(generator, 6, 8), (1.0, 1.0, 4.0, 4.0), 2
+    yield a_map(generator, 6, 8), (1.4, 0.0, 7.2, 3.6), 3
+    yield a_map(generator, 9, 5), (0.6, 1.2, 3.1, 7.7), 2
+    yield a_map(generator, 7, 7), (2.5, 0.5, 4.49, 5.5), 4
+    yield a_map(generator, 5, 5), (2.2, 3.1, 2.4, 3.3), 2
+    yield a_map(generator, 12, 12), (0.0, 1.3, 9.6, 10.8), 7
+    yield -TINY - 1, (0.0, 0.0, 2.0, 2.0), 1
+
+
+def pooled_by(start, stop, of=torch.amax, grows=1):
+    """RoI Pooling with other edges of its bins, another function of them, or another size."""
+
+    def pool(f, box, bins):
+        x0, y0, x1, y1 = (floor(side + 0.5) for side in box)
+        rows, columns = (y1 - y0 + grows) / bins, (x1 - x0 + grows) / bins
+        y = torch.zeros(bins, bins)
+        for i in range(bins):
+            for j in range(bins):
+                top, bottom = y0 + start(i * rows), y0 + stop((i + 1) * rows)
+                left, right = x0 + start(j * columns), x0 + stop((j + 1) * columns)
+                y[i, j] = of(f[top:bottom, left:right])
+        return y
+
+    return pool
+
+
+def pooled_turned(f, box, bins):
+    return pool_by_loops(f, box, bins).T.contiguous()
+
+
+POOL = Exercise(
+    pool_by_loops,
+    boxes_to_pool,
+    tolerance=1e-5,
+    mistakes=[
+        Mistake(
+            "bins that share no cell",
+            pooled_by(floor, lambda x: max(floor(x), 1)),
+            "Your bins end too early: they are rounded outwards, and neighbours may share cells.",
+        ),
+        Mistake(
+            "one cell too many",
+            pooled_by(floor, lambda x: ceil(x) + 1),
+            "Your bins reach one row and one column too far: a slice leaves its end out already.",
+        ),
+        Mistake(
+            "mean for maximum",
+            pooled_by(floor, ceil, of=torch.mean),
+            "The right cells, and their mean. Which of them does RoI Pooling keep?",
+        ),
+        Mistake(
+            "rows and columns exchanged",
+            pooled_turned,
+            "The right numbers, turned: i counts the rows of bins and y, j the columns and x.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: bilinear
+
+
+def points(generator: torch.Generator) -> Iterator[tuple[Tensor, float, float]]:
+    """Between four cells, on a cell, on a row, on a column, near the far corner."""
+    yield TINY, 0.5, 1.25
+    yield TINY, 1.0, 0.0
+    yield TINY, 1.0, 1.75
+    yield TINY, 0.75, 1.0
+    yield a_map(generator, 5, 9), 3.9, 7.2
+    yield a_map(generator, 9, 5), 6.1, 0.6
+    for _ in range(3):
+        yield a_map(generator, 6, 8), uniform(generator, 0, 5), uniform(generator, 0, 7)
+
+
+def read_by(weight, order=lambda y, x: (y, x)):
+    """Bilinear reading with another weight for the distance, or with x for y."""
+
+    def read(f, y, x):
+        y, x = order(y, x)
+        total = torch.zeros(())
+        for p, row in enumerate(f):
+            for q, value in enumerate(row):
+                if abs(y - p) < 1 and abs(x - q) < 1:
+                    total = total + weight(abs(y - p)) * weight(abs(x - q)) * value
+        return total
+
+    return read
+
+
+def read_nearest(f, y, x):
+    return f[floor(y + 0.5), floor(x + 0.5)]
+
+
+def read_upper_left(f, y, x):
+    return f[floor(y), floor(x)]
+
+
+def read_one_axis(f, y, x):
+    left = floor(x)
+    return (left + 1 - x) * f[floor(y), left] + (x - left) * f[floor(y), left + 1]
+
+
+BILINEAR = Exercise(
+    bilinear,
+    points,
+    tolerance=1e-5,
+    mistakes=[
+        Mistake(
+            "the far cell weighs more",
+            read_by(lambda distance: distance),
+            "Your weights are on the wrong side: a point that lies on a cell should read that cell "
+            "alone.",
+        ),
+        Mistake(
+            "x for y",
+            read_by(lambda d: 1 - d, order=lambda y, x: (x, y)),
+            "The right kind of sum at another point: f[p, q] has the row first.",
+        ),
+        Mistake(
+            "the nearest cell",
+            read_nearest,
+            "You read one cell, the nearest. Between cells all four count.",
+        ),
+        Mistake(
+            "the cell above on the left",
+            read_upper_left,
+            "You read one cell, above and left of the point. Between cells all four count.",
+        ),
+        Mistake(
+            "along one axis only",
+            read_one_axis,
+            "Right on a row. Between two rows the one below counts as well: how much?",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: align_bin
+
+
+def bins_to_align(
+    generator: torch.Generator,
+) -> Iterator[tuple[Tensor, float, float, float, float, int]]:
+    """One sample and several; high bins and wide ones; bins within one cell."""
+    yield TINY, 0.25, 0.5, 1.0, 0.5, 1
+    yield TINY, 0.0, 0.0, 1.5, 1.0, 2
+    yield a_map(generator, 7, 9), 1.3, 2.6, 3.2, 1.1, 2
+    yield a_map(generator, 7, 9), 0.4, 0.2, 1.0, 6.0, 3
+    yield a_map(generator, 6, 6), 2.1, 3.3, 0.4, 0.3, 2
+    yield a_map(generator, 8, 5), 0.0, 1.0, 6.5, 2.5, 4
+
+
+def aligned_by(offset=0.5, parts=lambda n: n, of=torch.mean, turned=False):
+    """A bin with its points elsewhere, or with another function of what they read."""
+
+    def align(f, y0, x0, height, width, n):
+        if turned:
+            height, width = width, height
+        at = [(a + offset) / parts(n) for a in range(n)]
+        return of(
+            torch.stack([bilinear(f, y0 + u * height, x0 + v * width) for u in at for v in at])
+        )
+
+    return align
+
+
+def aligned_along_the_diagonal(f, y0, x0, height, width, n):
+    at = [(a + 0.5) / n for a in range(n)]
+    return torch.stack([bilinear(f, y0 + u * height, x0 + u * width) for u in at]).mean()
+
+
+BIN = Exercise(
+    align_bin,
+    bins_to_align,
+    tolerance=1e-5,
+    mistakes=[
+        Mistake(
+            "samples at the corners",
+            aligned_by(offset=0.0),
+            "Your samples sit at the upper left of their parts of the bin. Where should the only "
+            "one be with n = 1?",
+        ),
+        Mistake(
+            "sum for mean",
+            aligned_by(of=torch.sum),
+            "The right readings, added up. On a map of ones, what should a bin return?",
+        ),
+        Mistake(
+            "maximum for mean",
+            aligned_by(of=torch.amax),
+            "The right readings, and their maximum. Which of the two operators takes the mean?",
+        ),
+        Mistake(
+            "height and width exchanged",
+            aligned_by(turned=True),
+            "The bin is turned: height belongs to y, width to x.",
+        ),
+        Mistake(
+            "the diagonal alone",
+            aligned_along_the_diagonal,
+            "n points instead of n × n: each row of points has n of them.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- homework 1. axis_matrix
 
 
 def axes(generator: torch.Generator) -> Iterator[tuple[float, float, int, int, int]]:
@@ -137,7 +355,7 @@ MATRIX = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 2. shifted_boxes
+# ---------------------------------------------------------------- homework 2. shifted_boxes
 
 
 def scaled_boxes(generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
@@ -204,7 +422,7 @@ SHIFT = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 3. send_back
+# ---------------------------------------------------------------- homework 3. send_back
 
 
 def errors(generator: torch.Generator) -> Iterator[tuple[Tensor, tuple, int, int, int]]:
@@ -302,7 +520,7 @@ BACK = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 4. rotated_align
+# ---------------------------------------------------------------- homework 4. rotated_align
 
 
 def rotated_boxes(generator: torch.Generator) -> Iterator[tuple]:
@@ -435,5 +653,7 @@ ROTATED = Exercise(
     ],
 )
 
-homework = Homework("Homework 04: RoIAlign", [MATRIX, SHIFT, BACK, ROTATED])
-check, score_board = homework.check, homework.score_board
+homework = Homework(
+    "Homework 04: RoIAlign", [MATRIX, SHIFT, BACK, ROTATED], turns=[POOL, BILINEAR, BIN]
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns

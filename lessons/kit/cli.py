@@ -119,17 +119,20 @@ def start(
     again: Annotated[
         bool, typer.Option("--again", help="begin anew; what you have is kept beside it")
     ] = False,
+    teach: Annotated[
+        bool, typer.Option("--teach", help="the whole lesson without results, to show in class")
+    ] = False,
 ) -> None:
     """Copy a lesson and its homework into my/, where your work is safe: nothing overwrites it."""
-    _start(course_root(), number, again)
+    _start(course_root(), number, again, teach)
     _say("Open them with lessons lab (or make lab).")
 
 
-def _start(root: Path, number: str, again: bool = False) -> Path:
+def _start(root: Path, number: str, again: bool = False, teach: bool = False) -> Path:
     """Start a lesson, say what was made, and return the lesson's copy."""
     from lessons.kit.notebooks import copies
 
-    made = copies.start(root, number, places.my(), again)
+    made = copies.start(root, number, places.my(), again, teach)
     for copy in made:
         kind = "the homework" if copy.path.stem.endswith("_homework") else "the lesson"
         if not copy.made:

@@ -27,6 +27,15 @@ def my_runs() -> Path:
     return my() / "runs"
 
 
+TEACH = "teach"  # the folder in my/ of lessons to step through in class
+
+
+def at_work() -> bool:
+    """Whether a student works here: the current folder lies in my/, and not in my/teach/."""
+    here, mine = Path.cwd().resolve(), my().resolve()
+    return here.is_relative_to(mine) and not here.is_relative_to(mine / TEACH)
+
+
 def is_clone(root: Path) -> bool:
     """Whether the lessons lie there, or the package alone."""
     return (root / "notebooks").is_dir()

@@ -6,10 +6,9 @@ import json
 import textwrap
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 from lessons.kit.homework.exercise import Verdict
-from lessons.kit.places import my
+from lessons.kit.places import at_work, my
 
 LOG = "attempts.jsonl"
 
@@ -32,8 +31,7 @@ def log(title: str, exercise: str, verdict: Verdict, level: int) -> None:
 
     Only where a student works, in a notebook below `my/`; a log that cannot be written is none.
     """
-    folder = my()
-    if not Path.cwd().resolve().is_relative_to(folder.resolve()):
+    if not at_work():
         return
     line = {
         "lesson": title,
@@ -44,7 +42,7 @@ def log(title: str, exercise: str, verdict: Verdict, level: int) -> None:
         "level": level,
     }
     try:
-        with (folder / LOG).open("a", encoding="utf-8") as file:
+        with (my() / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     except OSError:
         return

@@ -11,29 +11,44 @@ from lessons.kit.homework.words import describe
 
 
 class Homework:
-    """The exercises of a lesson and how far the student has come.
+    """The exercises of a lesson's homework, its turns, and how far the student has come.
 
-    Raises ValueError where two exercises have one name.
+    Raises ValueError where two exercises have one name, and where a turn has points.
     """
 
-    def __init__(self, title: str, exercises: Sequence[Exercise]):
+    def __init__(self, title: str, exercises: Sequence[Exercise], turns: Sequence[Exercise] = ()):
         self.title = title
+        self.turns = {turn.name: turn for turn in turns}
         self.exercises = {exercise.name: exercise for exercise in exercises}
-        if len(self.exercises) < len(exercises):
+        self.asked = self.turns | self.exercises
+        if len(self.asked) < len(exercises) + len(turns):
             raise ValueError(f"{title}: two exercises have one name")
-        self.states = dict.fromkeys(self.exercises, "to do")
+        if any(turn.points for turn in turns):
+            raise ValueError(f"{title}: a turn has points, which are the homework's")
+        self.states = dict.fromkeys(self.asked, "to do")
         self.check = Check(self)
+
+    @property
+    def lesson(self) -> str:
+        """The lesson's module, as `roi_align`: where the references stand."""
+        reference = next(iter(self.asked.values())).reference
+        return reference.__module__.rpartition(".")[2].removesuffix("_turns")
 
     def exercise(self, name: str) -> Exercise:
         """The exercise of that name. Raises KeyError where there is none."""
-        if name not in self.exercises:
-            raise KeyError(f"no exercise {name}; there are {', '.join(self.exercises)}")
-        return self.exercises[name]
+        if name not in self.asked:
+            raise KeyError(f"no exercise {name}; there are {', '.join(self.asked)}")
+        return self.asked[name]
 
     def score_board(self) -> "ScoreBoard":
         """The exercises with points, minutes and state, as they stand now."""
         exercises = self.exercises.values()
         return ScoreBoard(self.title, [(each, self.states[each.name]) for each in exercises])
+
+    def your_turns(self) -> "ScoreBoard":
+        """The lesson's turns with minutes and state: what did not pass is the reference's yet."""
+        turns = self.turns.values()
+        return ScoreBoard("Your turns", [(each, self.states[each.name]) for each in turns])
 
 
 class Check:
@@ -56,7 +71,7 @@ class Check:
         Returns the submission if it is right, the reference if not, and what is no exercise
         unchanged.
         """
-        exercises = self.homework.exercises
+        exercises = self.homework.asked
         name = getattr(submission, "__name__", None)
         if not callable(submission) or name not in exercises:
             what = name if callable(submission) and name else describe(submission)
@@ -95,7 +110,9 @@ class ScoreBoard:
     title: str
     rows: list[tuple[Exercise, str]]
 
-    def _cells(self) -> list[tuple[str, str, str, str]]:
+    def _cells(self) -> list[tuple[str, ...]]:
+        if not any(exercise.points for exercise, _ in self.rows):
+            return self._turns()
         cells = [("exercise", "points", "minutes", "state")]
         for exercise, state in self.rows:
             points = f"{exercise.points if state == 'passed' else 0} of {exercise.points}"
@@ -109,10 +126,20 @@ class ScoreBoard:
                 cells.append((total, points, str(sum(each.minutes for each, _ in counted)), ""))
         return cells
 
+    def _turns(self) -> list[tuple[str, ...]]:
+        rows = [
+            (turn.name, str(turn.minutes), "yours" if state == "passed" else f"owed ({state})")
+            for turn, state in self.rows
+        ]
+        return [("turn", "minutes", "state"), *rows]
+
     def __repr__(self) -> str:
         cells = self._cells()
-        first, second, third, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
-        lines = [f"{a:{first}}  {b:>{second}}  {c:>{third}}  {d}".rstrip() for a, b, c, d in cells]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = []
+        for first, *numbers, last in cells:
+            aligned = (f"{n:>{w}}" for n, w in zip(numbers, widths[1:-1], strict=True))
+            lines.append("  ".join([f"{first:{widths[0]}}", *aligned, last]).rstrip())
         return "\n".join([self.title, *lines])
 
     def _repr_html_(self) -> str:

@@ -19,29 +19,26 @@ class Mistake:
 class Exercise:
     """What a student is asked to write: the reference's `__name__` is the exercise's name.
 
+    The homework's bring points, a lesson's turns none.
+
     `inputs` yields tuples of arguments, drawn with the generator that it is given. `tolerance`
     is absolute and relative. `seconds` is the time limit for all inputs together. `call` says
     how a submission is used, where more than its value counts (a module, a gradient); it must
     return what can be compared: tensors, arrays, numbers, strings, None, and lists, tuples,
     dicts and dataclasses of them. `forbidden` are functions that the text does not allow, as
-    "torch.autograd.grad"; "loops" stands for loops and comprehensions. Raises ValueError for
-    fewer than two known mistakes.
+    "torch.autograd.grad"; "loops" stands for loops and comprehensions.
     """
 
     reference: Callable
     inputs: Callable[[torch.Generator], Iterable[tuple]]
-    mistakes: Sequence[Mistake]
-    points: int
-    minutes: int
+    mistakes: Sequence[Mistake] = ()
+    points: int = 0
+    minutes: int = 8
     stretch: bool = False
     tolerance: float | int = 1e-6
     seconds: float | int = 10.0
     forbidden: Sequence[str] = ()
     call: Callable = lambda function, *arguments: function(*arguments)
-
-    def __post_init__(self):
-        if len(self.mistakes) < 2:
-            raise ValueError(f"{self.name} needs two known mistakes, not {len(self.mistakes)}")
 
     @property
     def name(self) -> str:

@@ -87,7 +87,7 @@ def _verdict(
     expected: list[Outcome],
     run: Run,
 ) -> Verdict:
-    name, points = exercise.name, f"{exercise.points} point{'s' * (exercise.points != 1)}"
+    name = exercise.name
     if run.stopped:
         given = _given(exercise, inputs[len(run.outcomes)])
         line = f"✗ {name}: {given}it was still running after {exercise.seconds:g} s"
@@ -97,7 +97,8 @@ def _verdict(
     # PyTorch raises NotImplementedError too, with a text: that is an attempt, not a stub.
     unwritten = [re.match(r"NotImplementedError( \(|$)", outcome.text) for outcome in run.outcomes]
     if all(unwritten) or any(outcome.text.startswith(YOUR_TURN) for outcome in run.outcomes):
-        return Verdict("to do", f"○ {name}: to do ({points}, about {exercise.minutes} minutes)")
+        points = f"{exercise.points} point{'s' * (exercise.points != 1)}, " * (exercise.points > 0)
+        return Verdict("to do", f"○ {name}: to do ({points}about {exercise.minutes} minutes)")
     for arguments, wanted, outcome in zip(inputs, expected, run.outcomes, strict=True):
         problem = _problem(exercise, wanted, outcome)
         if problem:
@@ -107,7 +108,8 @@ def _verdict(
             )
             verdict = Verdict("wrong", line, failing=failing)
             return _explained(verdict, exercise, submission, inputs, expected, run.outcomes)
-    return Verdict("passed", f"✓ {name}: passed, {exercise.points} of {points}")
+    of = f", {exercise.points} of {exercise.points} point{'s' * (exercise.points != 1)}"
+    return Verdict("passed", f"✓ {name}: passed{of * (exercise.points > 0)}")
 
 
 def _explained(

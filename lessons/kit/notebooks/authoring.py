@@ -1,6 +1,7 @@
 """One source, built: notebooks become the package, solutions become the homework.
 
-- `notebooks/NN_NAME.ipynb`: its `#| export` cells become `lessons/NAME.py`.
+- `notebooks/NN_NAME.ipynb`: its `#| export` cells become `lessons/NAME.py`; of its turns
+  (`#| your turn`), those that are not exported become `lessons/homework/answers/NAME_turns.py`.
 - `solutions/NN_NAME.ipynb`: becomes `notebooks/homework/NN_NAME.ipynb`, the solutions replaced
   by stubs; its `#| export` cells become `lessons/homework/answers/NAME.py`.
 
@@ -29,7 +30,14 @@ from nbformat import NotebookNode
 
 from lessons.kit.errors import LessonsError
 from lessons.kit.guard import write_whole
-from lessons.kit.notebooks.cells import EXPORT, code_cells_of, defined_names, parse, without_lines
+from lessons.kit.notebooks.cells import (
+    EXPORT,
+    TURN,
+    code_cells_of,
+    defined_names,
+    parse,
+    without_lines,
+)
 from lessons.kit.notebooks.handing_out import exercises_of, strip_solutions, without_markers
 from lessons.kit.notebooks.joining import (
     methods_in,
@@ -38,9 +46,11 @@ from lessons.kit.notebooks.joining import (
     without_method_of,
 )
 from lessons.kit.notebooks.reading import read_notebook
+from lessons.kit.notebooks.turns import turns_module
 from lessons.kit.places import ROOT
 
 MARK = "# Built by `lessons build` from "
+ANSWERS, TURNS = "lessons/homework/answers", "_turns.py"
 
 
 def build(root: Path = ROOT, check: bool = False) -> list[Path]:
@@ -76,15 +86,21 @@ def _wanted_files(root: Path) -> dict[Path, str]:
         wanted[path] = text
 
     for path in _notebooks(root / "notebooks"):
-        module = export_module(read_notebook(path), path.relative_to(root).as_posix())
+        name, source = lesson_name(path), path.relative_to(root).as_posix()
+        lesson = read_notebook(path)
+        module = export_module(lesson, source)
         if module:
-            want(root / "lessons" / f"{lesson_name(path)}.py", module)
+            want(root / "lessons" / f"{name}.py", module)
+        turns = turns_module(lesson, source, f"lessons.{name}")
+        if turns:
+            head = f'{MARK}{source}: edit that, not this.\n"""The turns of {name} outside of it."""'
+            want(root / ANSWERS / f"{name}{TURNS}", _formatted(f"{head}\n\n{turns}"))
     for path in _notebooks(root / "solutions"):
         name, source = lesson_name(path), path.relative_to(root).as_posix()
         solution = read_notebook(path)
         answers = export_module(solution, source)
         if answers:
-            want(root / "lessons/homework/answers" / f"{name}.py", answers)
+            want(root / ANSWERS / f"{name}.py", answers)
         exercises = exercises_of(root / "lessons/homework" / f"{name}.py")
         handed_out = strip_solutions(solution, source, exercises)
         want(root / "notebooks/homework" / path.name, nbformat.writes(handed_out) + "\n")
@@ -189,7 +205,7 @@ def _notebooks(folder: Path) -> list[Path]:
 
 def _built_files(root: Path) -> list[Path]:
     """What an earlier build left: marked modules, and every handed-out notebook."""
-    folders = (root / "lessons", root / "lessons/homework/answers")
+    folders = (root / "lessons", root / ANSWERS)
     modules = [path for folder in folders for path in folder.glob("*.py") if _is_built(path)]
     return modules + _notebooks(root / "notebooks/homework")
 
@@ -199,11 +215,12 @@ def _of_no_notebook(root: Path, path: Path) -> str:
     name = path.relative_to(root).as_posix()
     if path.suffix == ".ipynb":
         return f"{name} was built from a notebook that is gone, or is yours: move it away"
-    folder = "solutions" if path.parent.name == "answers" else "notebooks"
+    turns = path.name.endswith(TURNS)
+    folder = "solutions" if path.parent.name == "answers" and not turns else "notebooks"
     for source in _notebooks(root / folder):
-        if lesson_name(source) == path.stem:
+        if lesson_name(source) == path.name.removesuffix(TURNS).removesuffix(".py"):
             return (
                 f"{name} was built from {folder}/{source.name}, where no cell begins with "
-                f"`{EXPORT}` any more: mark one, or delete the module"
+                f"`{TURN if turns else EXPORT}` any more: mark one, or delete the module"
             )
     return f"{name} was built from a notebook that is gone: take it away"

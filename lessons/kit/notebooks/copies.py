@@ -12,7 +12,8 @@ import nbformat
 from lessons.kit.errors import LessonsError
 from lessons.kit.guard import write_whole
 from lessons.kit.notebooks.reading import read_notebook
-from lessons.kit.places import put_aside, shown
+from lessons.kit.notebooks.turns import with_blanks
+from lessons.kit.places import TEACH, put_aside, shown
 
 # The targets of links and pictures: ](here), src="here", href="here" and [name]: here.
 TARGET = re.compile(
@@ -29,9 +30,13 @@ class Copy:
     aside: Path | None = None
 
 
-def start(root: Path, number: str, my: Path, again: bool = False) -> list[Copy]:
+def start(
+    root: Path, number: str, my: Path, again: bool = False, teach: bool = False
+) -> list[Copy]:
     """Copy a lesson and its homework into `my`, without outputs; a lesson may have no homework.
 
+    The student's turns are blank. With `teach` the lesson alone is copied, whole, into a folder
+    of its own, to be stepped through in class: nothing is on the screen before it is run.
     What is there is left as it is or, with `again`, put aside under another name. Links lead to
     the user's copies where there are some, else to the course's notebooks. Raises LessonsError
     where there is no such lesson, and where all of its copies are there.
@@ -47,15 +52,20 @@ def start(root: Path, number: str, my: Path, again: bool = False) -> list[Copy]:
         **{path: my / f"{path.stem}_homework.ipynb" for path in homework.values()},
     }
     sources = [each[number] for each in (lessons, homework) if number in each]
+    if teach:
+        goals = {lessons[number]: my / TEACH / lessons[number].name}
+        sources = [lessons[number]]
     there = [goals[source].name for source in sources if goals[source].exists()]
+    folder = goals[sources[0]].parent
     if len(there) == len(sources) and not again:
+        are = "is" if len(there) == 1 else "are"
         raise LessonsError(
-            f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} in {shown(my)} already: "
+            f"{' and '.join(there)} {are} in {shown(folder)} already: "
             "go on there, or begin anew and keep what you have beside it (--again)"
         )
     own = {path: goal for path, goal in goals.items() if path in sources or goal.exists()}
-    texts = {source: _copied(source, my, own) for source in sources}
-    my.mkdir(parents=True, exist_ok=True)
+    texts = {source: _copied(source, folder, own, teach) for source in sources}
+    folder.mkdir(parents=True, exist_ok=True)
     return [_placed(text, goals[source], again) for source, text in texts.items()]
 
 
@@ -79,9 +89,11 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
 
 
-def _copied(source: Path, my: Path, own: Mapping[Path, Path]) -> str:
+def _copied(source: Path, my: Path, own: Mapping[Path, Path], teach: bool) -> str:
     """The notebook without outputs, its relative links rewritten for the folder `my`."""
     notebook = read_notebook(source)
+    if not teach and source.parent.name == "notebooks":
+        notebook = with_blanks(notebook, source.name)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":

@@ -46,7 +46,7 @@ def strip_solutions(
             raise LessonsError(f"{cell.where} has a `{TURN}`, which belongs in a lesson")
         if not cell.marked:
             _refuse_marks_of_others(original, cell.where)
-        stubs.append(Cell(_stub(cell) if cell.marked else cell.text, cell.where, cell.kind))
+        stubs.append(Cell(stub_of(cell) if cell.marked else cell.text, cell.where, cell.kind))
     code = [stub for stub in stubs if stub.kind == "code"]
     asked = exercises | _refuse_answers(exercises, code, source)
     _refuse_repetitions(cells, stubs)
@@ -88,7 +88,7 @@ def exercises_of(path: Path) -> set[str]:
     return {answers[name] for name in names & answers.keys()}
 
 
-def _stub(cell: Cell) -> str:
+def stub_of(cell: Cell) -> str:
     """A marked cell as handed out. Raises LessonsError where a marker does not do its work."""
     stub, whole = without_markers(cell)
     added = _stubs_in(parse(stub, cell.where)) - _stubs_in(parse(whole, cell.where))

@@ -1,0 +1,1 @@
+"""The pictures of the lessons, a module each: they draw what they are given."""
