@@ -33,6 +33,51 @@ def cells_along(
     return cells.flatten(2), weights.flatten(2)
 
 
+def weighted_cells(
+    features: Float[Tensor, "b c h w"], groups: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]
+) -> Float[Tensor, "n c ph pw"]:
+    """The weighted sum of each bag of cells: a bin's rows times its columns.
+
+    A group is of boxes with as many samples: rows (n, ph, k), numbered through all images, their
+    weights, columns (n, pw, m) and theirs.
+    """
+    c, w = features.shape[1], features.shape[3]
+    cells, weights, entries = [], [], []
+    for rows, down, columns, across in groups:
+        bags = rows[:, :, None, :, None] * w + columns[:, None, :, None, :]  # n ph pw k m
+        cells.append(bags.flatten())
+        weights.append((down[:, :, None, :, None] * across[:, None, :, None, :]).flatten())
+        entries.append(cells[-1].new_full((bags.shape[:3].numel(),), bags.shape[3:].numel()))
+    entries = torch.cat(entries)  # of each bag
+    out = F.embedding_bag(
+        torch.cat(cells),
+        features.permute(0, 2, 3, 1).reshape(-1, c),  # a row for each cell
+        (entries.cumsum(0) - entries).int(),  # where each bag begins
+        mode="sum",
+        per_sample_weights=torch.cat(weights),
+    )
+    return out.view(-1, rows.shape[1], columns.shape[1], c).permute(0, 3, 1, 2)
+
+
+def weighted_rows(
+    features: Float[Tensor, "b 1 h w"], groups: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]
+) -> Float[Tensor, "n 1 ph pw"]:
+    """The same for maps with one channel: sums of whole rows, then one matrix for the columns.
+
+    A cell that is NaN spoils its row.
+    """
+    w, out = features.shape[3], []
+    for rows, down, columns, across in groups:
+        n, ph, k = rows.shape
+        starts, table = k * torch.arange(n * ph, device=rows.device), features.reshape(-1, w)
+        lines = F.embedding_bag(
+            rows.flatten(), table, starts.int(), mode="sum", per_sample_weights=down.flatten()
+        )
+        matrix = lines.new_zeros(n, columns.shape[1], w).scatter_add_(2, columns.long(), across)
+        out.append(lines.view(n, 1, ph, w) @ matrix[:, None].mT)
+    return torch.cat(out)
+
+
 def roi_align(
     features: Float[Tensor, "b c h w"],
     boxes: Boxes,
@@ -50,32 +95,24 @@ def roi_align(
     """
     rois, ph, pw = to_rois(features, boxes, output_size, spatial_scale)
     b, c, h, w = features.shape
+    if len(rois) == 0:
+        return features.sum() * features.new_zeros(0, c, ph, pw)
     corners = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0)  # in cells
     size = corners[:, 2:] - corners[:, :2]
     size = size if aligned else size.clamp(min=1)
     samples = (size / size.new_tensor([pw, ph])).ceil().clamp(min=0).int()
     if sampling_ratio > 0:
         samples = torch.full_like(samples, sampling_ratio)
-    cells, weights = [samples[:0, 0]], [size[:0, 0]]
     kinds, kind = samples.unique(dim=0, return_inverse=True)
+    groups = []
     for k, (n_x, n_y) in enumerate(kinds.tolist()):  # boxes with as many samples, together
         these = kind == k
-        columns, across = cells_along(corners[these, 0], size[these, 0], n_x, pw, w)
         rows, down = cells_along(corners[these, 1], size[these, 1], n_y, ph, h)
         rows = rows + rois[these, :1, None].int() * h  # numbered through all images
-        cells.append((rows[:, :, None, :, None] * w + columns[:, None, :, None, :]).flatten())
-        weights.append((down[:, :, None, :, None] * across[:, None, :, None, :]).flatten())
-    order = kind.argsort(stable=True)
-    entries = (4 * samples[order].prod(1)).repeat_interleave(ph * pw)  # of each bag
-    out = F.embedding_bag(
-        torch.cat(cells),
-        features.permute(0, 2, 3, 1).reshape(-1, c),  # a row for each cell
-        (entries.cumsum(0) - entries).int(),  # where each bag begins
-        mode="sum",
-        per_sample_weights=torch.cat(weights).to(features),
-    )
-    out = out.view(len(rois), ph, pw, c).permute(0, 3, 1, 2)
-    return out if len(kinds) < 2 else out[order.argsort()]  # back in the boxes' order
+        columns, across = cells_along(corners[these, 0], size[these, 0], n_x, pw, w)
+        groups.append((rows, down.to(features), columns, across.to(features)))
+    out = (weighted_rows if c == 1 else weighted_cells)(features, groups)
+    return out if len(groups) == 1 else out[kind.argsort(stable=True).argsort()]
 
 
 def bin_edges(
@@ -117,5 +154,7 @@ def roi_pool(
     cells = first[bag] + k // width[bag] * w + k % width[bag]
     table = features.permute(0, 2, 3, 1).reshape(-1, c)
     table = table.nan_to_num(-math.inf, math.inf, -math.inf)  # NaN is never the largest
-    out = F.embedding_bag(cells, table, starts, mode="max")
+    with torch.no_grad():  # mode 2: the maximum. F.embedding_bag does not say which cell it was
+        winner = torch.embedding_bag(table, cells, starts, False, 2)[3].long()
+    out = table.gather(0, winner.clamp(min=0)).masked_fill((entries == 0)[:, None], 0)
     return out.view(len(rois), ph, pw, c).permute(0, 3, 1, 2)
