@@ -4,7 +4,7 @@ import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lessons.kit.homework import attempts
+from lessons.kit.homework import attempts, parts
 from lessons.kit.homework.exercise import Exercise, Failing
 from lessons.kit.homework.verdict import judge
 from lessons.kit.homework.words import describe
@@ -92,6 +92,8 @@ class Check:
         if verdict.failing is not None:
             self.last = verdict.failing
         attempts.log(self.homework.title, name, verdict, level)
+        if name in self.homework.turns:
+            parts.settle(self.homework.lesson, submission, verdict.state == "passed")
         return submission if verdict.state == "passed" else exercise.reference
 
     def _level(self, name: str, submission: Callable) -> int:
