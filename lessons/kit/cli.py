@@ -282,6 +282,32 @@ def _evaluate_all(count: int | None) -> None:
 
 
 @app.command()
+def mine(
+    systems: Annotated[
+        list[str] | None, typer.Argument(help="as mask_rcnn; those with a part of yours if none")
+    ] = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="held-out images; 200 for all, as the recorded score")
+    ] = 40,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="how long your functions may take in a system")
+    ] = 300,
+) -> None:
+    """Run the recorded systems with the functions that you wrote in place of the reference's."""
+    from lessons.kit.homework import mine as own
+    from lessons.kit.homework import parts
+
+    wanted = systems or own.systems_of(parts.kept())
+    for number, system in enumerate(wanted):
+        _say(f"{'' if number == 0 else chr(10)}{own.measure(system, count, seconds)}")
+    if not wanted:
+        _say(
+            "You have no parts yet: lessons start 04, write a function at *Your turn*, and what "
+            f"passes its check is kept in {places.shown(parts.folder())}."
+        )
+
+
+@app.command()
 def results(
     markdown: Annotated[bool, typer.Option("--markdown", help="as the README's table")] = False,
 ) -> None:
