@@ -12,6 +12,7 @@ import nbformat
 from lessons.kit.errors import LessonsError
 from lessons.kit.guard import write_whole
 from lessons.kit.notebooks.reading import read_notebook
+from lessons.kit.notebooks.recalling import unanswered
 from lessons.kit.notebooks.turns import with_blanks
 from lessons.kit.places import TEACH, put_aside, shown
 
@@ -98,6 +99,7 @@ def _copied(source: Path, my: Path, own: Mapping[Path, Path], teach: bool) -> st
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+            cell.source = cell.source if teach else unanswered(cell.source)
         elif cell.cell_type == "markdown":
             cell.source = TARGET.sub(
                 lambda match: match[1] + _moved(match[2], source.parent, my, own), cell.source

@@ -1,0 +1,355 @@
+"""Recall: which questions a lesson asks, what is said of answers, and that they are right."""
+
+import re
+
+import nbformat
+import pytest
+import torch
+
+from lessons.anchor_boxes import box_iou, encode_boxes, nms
+from lessons.average_precision import (
+    average_precision,
+    mask_iou,
+    match_detections,
+    precision_recall,
+)
+from lessons.kit import places
+from lessons.kit.errors import LessonsError
+from lessons.kit.homework import parts, questions
+from lessons.kit.homework import recall as recalling
+from lessons.kit.homework.recall import picture_of, questions_for, recall
+from lessons.kit.notebooks.recalling import unanswered
+from lessons.region_proposals import BACKGROUND, NEITHER, match_boxes, sample_boxes
+from lessons.roi_align import roi_align
+
+ALL = {q.id: q for each in questions.read_all().values() for q in each}
+LINES = [q for q in ALL.values() if q.kind == "line"]
+
+
+@pytest.fixture(autouse=True)
+def first_time(monkeypatch):
+    monkeypatch.setattr(recalling, "_MISSES", {})
+
+
+def said(capsys, *lesson, **answers):
+    """What `recall` prints about each answer, by letter."""
+    recall(*lesson, **answers)
+    return {line[2]: line for line in capsys.readouterr().out.splitlines()}
+
+
+# ---------------------------------------------------------------- the answers, computed
+
+
+def ap_by_hand():
+    found = torch.tensor([False, True, True])
+    return average_precision(*precision_recall(found, ~found, 2))
+
+
+def who_takes_the_thing():
+    panels = ALL["who-takes-the-thing"].panel
+    thing, one, other = (torch.tensor(panel["boxes"][-1:]).float() for panel in panels)
+    iou = torch.cat([box_iou(one, thing), box_iou(other, thing)]).double()
+    assert iou[:, 0].tolist() == pytest.approx([0.6, 0.9])  # as the titles say
+    assert match_detections(iou, torch.tensor([0.5]).double()).tolist() == [[0, -1]]
+    return 2  # the better score is the hit, the better IoU is false
+
+
+def encode():
+    anchor, box = torch.tensor([[32.0, 0, 64, 9]]), torch.tensor([[48.0, 0, 80, 9]])
+    assert anchor[0, 2] - anchor[0, 0] == 32 and anchor[0, [0, 2]].mean() == 48
+    return encode_boxes(box, anchor)[0, 0]
+
+
+def the_second_sheep():
+    before, after = (torch.tensor(p["boxes"]).float() for p in ALL["the-second-sheep"].panel)
+    assert box_iou(before[:1], before[1:]).item() == pytest.approx(0.6)
+    assert torch.equal(before[nms(before, torch.tensor([0.9, 0.8]), 0.5)], after)
+    assert len(nms(before, torch.tensor([0.9, 0.8]), 0.65)) == 2
+    return 2
+
+
+def a_fair_sample():
+    matches = torch.full((20_009,), BACKGROUND)
+    matches[:9] = 0
+    positives, negatives = sample_boxes(matches, 128, 0.5)
+    assert len(positives) == 9
+    return len(negatives)
+
+
+def the_fourth_rule():
+    (panel,) = ALL["the-fourth-rule"].panel
+    made = [label.split("\n", 1)[1] for label in panel["columns"]]
+    words = {"finds 1": 0, "neither": NEITHER, "back-\nground": BACKGROUND}
+    right = match_boxes(torch.tensor(panel["grid"]), 0.7, 0.3, keep_best=True).tolist()
+    (wrong,) = [n for n, (a, b) in enumerate(zip(made, right, strict=True), 1) if words[a] != b]
+    return wrong
+
+
+def between_four_cells():
+    cells = torch.tensor([[[[1.0, 3], [5, 7]]]])
+    point = torch.tensor([[0, 0.25, 0.5, 1.25, 1.5]]) - torch.tensor([0, 0.5, 0.5, 0.5, 0.5])
+    return roi_align(cells, point, 1, 1.0, 1).item()  # one sample, in the middle of the box
+
+
+def half_a_cell():
+    (panel,) = ALL["half-a-cell"].panel
+    features = torch.tensor(panel["grid"]).float()[None, None]
+    rois = torch.tensor([[0, *panel["boxes"][0]]]).float()
+    assert roi_align(features, rois, 1, 1.0, 1, aligned=False).item() == 0.5
+    assert roi_align(features, rois, 1, 1.0, 1, aligned=True).item() == 1
+    assert roi_align(features, rois, 1, 1.0, 4, aligned=True).item() > 0.5
+    return 2
+
+
+COMPUTED = {
+    "ap-by-hand": ap_by_hand,
+    "who-takes-the-thing": who_takes_the_thing,
+    "encode": encode,
+    "the-second-sheep": the_second_sheep,
+    "a-fair-sample": a_fair_sample,
+    "the-fourth-rule": the_fourth_rule,
+    "between-four-cells": between_four_cells,
+    "half-a-cell": half_a_cell,
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_an_answer_is_what_the_lessons_compute(name):
+    question, computed = ALL[name], COMPUTED[name]()
+    assert float(computed) == pytest.approx(question.answer, abs=question.tolerance)
+    assert question.judged(question.answer) is None
+
+
+def test_every_answer_is_computed_or_run():
+    assert ALL.keys() == COMPUTED.keys() | {question.id for question in LINES}
+
+
+def test_the_lines_do_what_the_lessons_do():
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(2, 4, 6, 6, generator=generator) > 0.5
+    union = ALL["the-union"].exercise().reference(*masks)
+    assert torch.allclose(union.double(), mask_iou(*masks))
+    corner = torch.rand(40, 2, generator=generator)
+    boxes, scores = torch.cat([corner, corner + 0.5], 1), torch.rand(40, generator=generator)
+    assert ALL["nms"].exercise().reference(boxes, scores, 0.5) == nms(boxes, scores, 0.5).tolist()
+    f = torch.rand(5, 5, generator=generator)
+    roi = torch.tensor([[0, 1.3, 2.2, 3.3, 4.2]])
+    value = ALL["bilinear"].exercise().reference(f.tolist(), 3.2, 2.3)  # the box's centre
+    assert roi_align(f[None, None], roi, 1, 1.0, 1).item() == pytest.approx(value, abs=1e-6)
+
+
+OTHER = {
+    "nms": [
+        "rest = rest[~(iou > threshold)]",
+        "rest = rest[(iou <= threshold).nonzero()[:, 0]]",
+    ],
+    "the-union": [
+        "either = (P[:, None] + G > 0).sum(2)",
+        "either = -both + G.sum(1) + P.sum(1, keepdim=True)",
+    ],
+    "top-down": [
+        "out = [finer + F.interpolate(out[0], size=finer.shape[-2:], mode='nearest'), *out]",
+        "up = out[0].repeat_interleave(2, 2).repeat_interleave(2, 3)\nout.insert(0, up + finer)",
+    ],
+    "bilinear": [
+        "value = upper + down * (lower - upper)",
+        "    value = lower * down + upper * (1 - down)  ",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_line_is_right_in_several_forms(name):
+    assert OTHER.keys() == {question.id for question in LINES}
+    for line in OTHER[name]:
+        assert ALL[name].judged(line) is None, line
+
+
+@pytest.mark.parametrize("question", LINES, ids=lambda q: q.id)
+def test_a_line_that_is_none_is_told(question):
+    known = [wrong["say"] for wrong in question.wrong]
+    for line, words in (
+        ("x = (", "it does not parse: "),
+        ("1 / 0", "ZeroDivisionError"),
+        ("pass", "expected"),
+        (3, "a line of code is asked for, in quotation marks"),
+        ("", "a line of code is asked for, in quotation marks"),
+    ):
+        assert words in question.judged(line)
+        assert question.judged(line) not in known
+
+
+# ---------------------------------------------------------------- the files
+
+
+@pytest.mark.parametrize("question", ALL.values(), ids=list(ALL))
+def test_a_question_is_whole(question, root):
+    """Its heading is in the lesson, each wrong answer gets its own words, none is the answer."""
+    (path,) = (root / "notebooks").glob(f"{question.number}_{question.lesson}.ipynb")
+    if question.see:
+        cells = nbformat.read(path, 4).cells
+        lines = [
+            line
+            for cell in cells
+            if cell.cell_type == "markdown"
+            for line in cell.source.split("\n")
+        ]
+        assert question.see in [re.sub("^#+ ", "", line) for line in lines if line.startswith("#")]
+    assert len(question.wrong) >= 2
+    for wrong in question.wrong:
+        assert question.judged(wrong["answer"]) == wrong["say"]
+    if question.kind == "choice":
+        others = {n + 1 for n in range(len(question.options))} - {question.answer}
+        assert others == {wrong["answer"] for wrong in question.wrong}
+    picture = picture_of(question)
+    assert (picture is not None) == (question.kind == "choice")
+    if picture is not None:
+        assert picture.png().startswith(b"\x89PNG") and picture.caption
+
+
+def test_each_lesson_has_three(root):
+    for number, asked in questions.read_all().items():
+        assert [q.number for q in asked] == [number] * 3
+        assert {q.kind for q in asked} == {"number", "choice", "line"}
+    assert {"01", "02", "03", "04"} <= questions.read_all().keys()
+
+
+HEAD = 'number = "01"\ntitle = "x"\n[[question]]\nid = "a"\n'
+WHOLE = HEAD + 'kind = "number"\ntext = "t"\nanswer = 1\nhint = "h"\nwhy = "w"\n'
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("x", "x.toml is damaged"),
+        (HEAD, "is damaged: .*missing"),
+        (
+            WHOLE.replace('kind = "number"', 'kind = "riddle"') + "wrong = []",
+            "a is of no kind: number",
+        ),
+        (WHOLE + "wrong = []", "a has no wrong"),
+        (WHOLE + 'wrong = [{answer = 2, say = "s"}]', "a has no tolerance"),
+        (WHOLE + "tolerance = 1\nwrong = [{answer = 2}]", "a has a wrong answer without"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, monkeypatch, text, words):
+    monkeypatch.setattr(questions, "folder", lambda: tmp_path)
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(LessonsError, match=words):
+        questions.read_all()
+
+
+# ---------------------------------------------------------------- asking
+
+
+def test_a_lesson_asks_of_the_last_the_third_and_the_sixth_before():
+    assert {k: q.id for k, q in questions_for("04").items()} == {
+        "a": "a-fair-sample",
+        "b": "who-takes-the-thing",
+    }
+    assert [q.id for q in questions_for("07").values()] == ["half-a-cell", "the-union"]
+    assert questions_for("10")["a"].id == "bilinear"
+    with pytest.raises(LessonsError, match="nothing to recall for lesson 01: 01, 02, 03, 04 have"):
+        recall(1)
+    with pytest.raises(LessonsError, match="nothing to recall for lesson RoIAlign"):
+        recall("RoIAlign")
+
+
+def test_the_questions_are_shown(capsys):
+    asked = recall("04")
+    assert recall(4) == asked
+    text = repr(asked)
+    assert text.startswith("**a**, from lesson 03. In an image 9 anchors are positive")
+    assert "\n\n1. It is right: the detection" in text and "\n2. It is wrong" in text
+    assert "119" not in text
+    shown = recall("03").text("a")
+    assert "```python\nimport torch" in shown and "____" in shown
+    asked._ipython_display_()
+    assert "Markdown object" in capsys.readouterr().out
+
+
+def test_what_is_owed_comes_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("LESSONS_MY", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert recall("04").debts == ""
+    parts.owe("anchor_boxes", "nms")
+    day = parts.owed()["anchor_boxes", "nms"]
+    line = f"You still owe: `nms` (anchor_boxes, since {day})."
+    assert recall("04").debts == line and repr(recall("04")).startswith(f"{line}\n\n**a**")
+    monkeypatch.chdir(places.ROOT)
+    assert recall("04").debts == ""
+
+
+# ---------------------------------------------------------------- answers
+
+
+def test_answers_get_a_line_each(capsys):
+    assert said(capsys, "04", a=119, b=2) == {"a": "✓ a", "b": "✓ b"}
+    assert said(capsys, "04", a=..., b=2) == {"a": "○ a: not answered yet", "b": "✓ b"}
+    assert said(capsys, "04", b=2)["a"] == "○ a: not answered yet"
+    with pytest.raises(LessonsError, match="recall 04 asks a, b: there is no 'c'"):
+        recall("04", c=1)
+
+
+def test_help_grows_with_different_answers(capsys):
+    question = questions_for("04")["a"]
+    first = said(capsys, "04", a=64)["a"]
+    assert first == (
+        "✗ a: Half is the most that may be positive, not what must be. "
+        "Look again at lesson 03 (Region proposals, *2. A fair sample*)."
+    )
+    assert said(capsys, "04", a=64)["a"] == first
+    second = said(capsys, "04", a=100)["a"]
+    assert second.startswith(f"✗ a: {question.hint} Look again")
+    assert said(capsys, "04", a=65)["a"] == f"✗ a: {question.why}"
+    assert said(capsys, "04", a=119)["a"] == "✓ a"
+
+
+@pytest.mark.parametrize("question", ALL.values(), ids=list(ALL))
+def test_the_answer_is_never_given_at_a_first_miss(question):
+    for wrong in question.wrong:
+        recalling._MISSES.clear()
+        line = recalling._line("a", question, wrong["answer"])
+        assert line.startswith("✗ a: ") and question.why.strip() not in line
+        if question.kind != "choice":
+            assert f"{question.answer}" not in line.replace(question.pointer(), "")
+        assert question.pointer() in line
+
+
+@pytest.mark.parametrize("answer", ["119", True, None, float("nan"), torch.tensor([1.0, 2.0])])
+def test_what_is_no_number_is_told(capsys, answer):
+    assert "✗ a: a number is asked for, not " in said(capsys, "04", a=answer)["a"]
+
+
+@pytest.mark.parametrize("answer", [0, 4, "2", 2.0, True])
+def test_what_is_no_choice_is_told(capsys, answer):
+    assert "✗ b: the number of an answer is asked for, 1 to 3" in said(capsys, "04", b=answer)["b"]
+
+
+def test_numbers_may_be_written_as_one_likes(capsys):
+    for answer in (2 / 3, 0.67, torch.tensor(0.6667).item()):
+        assert said(capsys, "02", a=answer)["a"] == "✓ a"
+    assert said(capsys, "02", a=0.6)["a"].startswith("✗ a: Look again at lesson 01")
+
+
+# ---------------------------------------------------------------- the student's copy
+
+
+@pytest.mark.parametrize(
+    "cell, copy",
+    [
+        ('recall("04", a=119, b=2)', 'recall("04", a=..., b=...)'),
+        (
+            '# „answers“\nrecall("02", a="x = f(1)\\n", b=f(1, [2]),  # why\n)\n',
+            '# „answers“\nrecall("02", a=..., b=...,  # why\n)\n',
+        ),
+        ('x = 1\nrecall("ü", a="""two\nlines""", b=-1)', 'x = 1\nrecall("ü", a=..., b=...)'),
+        ('recall("04")', 'recall("04")'),
+        ('print(recall("04", a=1))', 'print(recall("04", a=1))'),
+        ("x = 1", "x = 1"),
+        ("%time x = (", "%time x = ("),
+        ("", ""),
+    ],
+)
+def test_the_copy_has_blanks_for_answers(cell, copy):
+    assert unanswered(cell) == copy
