@@ -21,7 +21,8 @@ from lessons.kit.notebooks import copies
 from lessons.kit.training import recorded
 
 COMMANDS = (
-    "run", "lab", "start", "build", "train", "record", "evaluate", "results", "download", "doctor",
+    "run", "lab", "start", "build", "train", "record", "evaluate", "mine", "results", "download",
+    "doctor",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ The counting part of a system is a copy of the reference that writes a line into
 """
 
 import ast
+import inspect
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lessons.kit import guard, places
+from lessons.kit import cli, guard, places
 from lessons.kit.errors import LessonsError
 from lessons.kit.homework import assembly, mine, parts
 from lessons.kit.homework.names import statements, text_of
@@ -142,7 +143,7 @@ WRONG = '''def paste_masks(masks, boxes, size):
 '''
 
 
-def test_a_wrong_part_changes_the_score(work, lessons):
+def test_a_wrong_part_changes_the_score(work, lessons, capsys):
     put("mask_rcnn/paste_masks", WRONG)
     put("roi_align/no_such_function", "def no_such_function():\n    pass\n")
     (work / "my/here").mkdir()
@@ -165,6 +166,9 @@ def test_a_wrong_part_changes_the_score(work, lessons):
         "\n", ""
     )
     assert Image.open(picture).size[0] > 500
+    shown = mine.Mine("x", [mine.Row("lovasz", "f", "yours", 1)], 8, {}, {"ap": 0.5}, picture)
+    shown._ipython_display_()
+    assert shown.__repr__() in (out := capsys.readouterr().out) and "Image object" in out
     assert sorted(p.name for p in picture.parent.iterdir()) == [".lock", "lessons", "mask_rcnn.png"]
 
 
@@ -187,7 +191,6 @@ def alone(monkeypatch):
     "line, said",
     [
         ("raise IndexError('off by one')", "stops with IndexError: off by one"),
-        ("raise SystemExit(0)", "stops with SystemExit: 0"),
         ("import time; time.sleep(1000)", "was still running after 6 s: measure fewer images"),
     ],
 )
@@ -203,11 +206,8 @@ def test_a_part_that_fails_is_named(work, lessons, alone, line, said):
 
 
 def test_a_part_that_cannot_be_imported_is_named(work, alone):
-    put(
-        "lovasz/lovasz_hinge",
-        "from nowhere import nothing\n\n\ndef lovasz_hinge(x, y):\n    return nothing\n",
-    )
-    with pytest.raises(LessonsError, match=r"your lovasz_hinge \(.*\) stops with ModuleNotFound"):
+    put("lovasz/lovasz_hinge", "def lovasz_hinge(x, y=__import__('sys').exit(3)):\n    return x\n")
+    with pytest.raises(LessonsError, match=r"your lovasz_hinge \(.*\) stops with SystemExit: 3"):
         mine.measure("spatial_embedding", 1)
 
 
@@ -266,14 +266,34 @@ def test_two_at_once_are_told(work):
 # ---------------------------------------------------------------- without parts
 
 
-def test_without_parts_it_says_how_to_begin(work, lessons):
+def test_without_parts_it_says_how_to_begin(work, lessons, monkeypatch):
     code, printed, _ = lessons("mine")
     assert code == 0
     assert printed.startswith("You have no parts yet: lessons start 04, ")
+    put("roi_align/bilinear", "def bilinear():\n    pass\n")  # a loop of lesson 04, in no module
+    code, printed, _ = lessons("mine")
+    assert code == 0 and "You have bilinear in my/parts; no recorded system" in printed
+    monkeypatch.setattr(mine, "_turns_of", lambda lesson: {"nms", "paste_masks"})
     code, printed, _ = lessons("mine", "mask_rcnn")
-    assert code == 0 and printed.startswith("mask_rcnn, with what you wrote")
-    assert "Nothing in it is yours yet. Begin with lessons start " in printed
+    assert code == 0 and "05 mask_rcnn     paste_masks  reference" in printed
+    assert "mask_rcnn: Nothing in it is yours yet. Begin with lessons start 02 " in printed
+    monkeypatch.setattr(mine, "_turns_of", lambda lesson: set())
+    code, printed, _ = lessons("mine", "mask_rcnn")
+    assert (
+        code == 0
+        and printed == "mask_rcnn: None of its functions is a turn yet, so none can be yours.\n"
+    )
     assert not (work / "my/build").exists()
+
+
+def test_the_command_takes_what_the_function_takes():
+    options = inspect.signature(cli.mine).parameters
+    assert (options["count"].default, options["seconds"].default) == (mine.COUNT, mine.SECONDS)
+
+
+def test_turns_are_those_of_the_lesson():
+    assert mine._turns_of("roi_align") == {"pool_by_loops", "bilinear", "align_bin"}
+    assert mine._turns_of("no_such_lesson") == set()
 
 
 def test_an_unknown_system_is_told(work, lessons):
@@ -290,6 +310,7 @@ def test_the_systems_of_a_part(work):
 
 def test_a_notebook_outside_of_my_has_no_parts(work, monkeypatch, capsys):
     put("roi_align/roi_align", reference("roi_align", "roi_align"))
+    monkeypatch.setattr(mine, "_turns_of", lambda lesson: {"roi_align"})
     shown = mine.mine("mask_rcnn")
     assert shown.yours is None and "yours" not in {row.whose for row in shown.rows}
     shown._ipython_display_()

@@ -181,6 +181,23 @@ def test_figures_say_what_is_the_references(work):
     assert [part.name for part in parts.kept()] == ["area"]
 
 
+def test_a_lessons_turn_is_owed_and_then_kept(work, root, capsys):
+    """As lesson 04's own check does it; an exercise of the homework leaves no part."""
+    from lessons.homework.roi_align import homework
+
+    stub = cell('def bilinear(f, y, x):\n    raise NotImplementedError("your turn")\n')["bilinear"]
+    assert homework.check(stub) is homework.exercise("bilinear").reference
+    assert list(parts.owed()) == [("roi_align", "bilinear")] and {"bilinear"} == draw.OWED
+    text = (root / "lessons/homework/answers/roi_align_turns.py").read_text(encoding="utf-8")
+    own = cell(text)["bilinear"]
+    assert homework.check(own) is own
+    assert parts.owed() == {} and not draw.OWED
+    assert "def bilinear(" in parts.read("roi_align", "bilinear")
+    exercise = cell('def axis_matrix():\n    raise NotImplementedError("your turn")\n')
+    homework.check(exercise["axis_matrix"])
+    assert parts.owed() == {} and "to do" in capsys.readouterr().out
+
+
 def test_a_notebooks_cell_is_found(work, root):
     cells = [
         "import math\nfrom lessons.kit.homework import parts",

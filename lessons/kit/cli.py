@@ -300,7 +300,11 @@ def mine(
     wanted = systems or own.systems_of(parts.kept())
     for number, system in enumerate(wanted):
         _say(f"{'' if number == 0 else chr(10)}{own.measure(system, count, seconds)}")
-    if not wanted:
+    if not wanted and (names := ", ".join(part.name for part in parts.kept())):
+        _say(
+            f"You have {names} in {places.shown(parts.folder())}; no recorded system is made of it."
+        )
+    elif not wanted:
         _say(
             "You have no parts yet: lessons start 04, write a function at *Your turn*, and what "
             f"passes its check is kept in {places.shown(parts.folder())}."

@@ -32,6 +32,7 @@ from lessons.kit.training import runs
 COUNT = 40  # images: with and without the student's functions 10 to 16 s on one core
 SECONDS = 300  # until a process is taken for one that hangs
 GRACE = 120  # … and for how much longer it is waited for: it has to start, too
+NO_TURN = "None of its functions is a turn yet, so none can be yours."
 BEGIN = (
     "Nothing in it is yours yet. Begin with lessons start {number} and write a function at "
     "*Your turn*: what passes its check is kept in my/parts and stands here as yours."
@@ -71,7 +72,7 @@ class Mine:
             cells.append((lesson, row.name, row.whose, calls))
         lines = [f"{self.system}, with what you wrote", *_columns(cells, "<<<>")]
         if not self.rows:
-            lines[1:] = ["no lesson that it is made of has a turn yet"]
+            return self.begin
         if self.yours is None or self.reference is None:
             return "\n".join([*lines, "", self.begin])
         numbers = [(f"the recorded weights, {self.images} held-out images", "yours", "reference")]
@@ -118,8 +119,8 @@ def measure(
     own = parts.kept() if own is None else own
     rows = _rows(system, own)
     if not any(row.whose == "yours" for row in rows):
-        first = next((number for row in rows if (number := number_of(row.lesson))), "01")
-        return Mine(system, rows, begin=BEGIN.format(number=first))
+        begin = BEGIN.format(number=number_of(rows[0].lesson) or "NN") if rows else NO_TURN
+        return Mine(system, rows, begin=f"{system}: {begin}")
     home = assembly.folder().parent
     with held(home):
         built = assembly.build(own)
