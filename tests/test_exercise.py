@@ -321,7 +321,7 @@ SAME = [
     (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0], dtype=torch.float64)),
     (torch.tensor([1, 2]), torch.tensor([1, 2], dtype=torch.int32)),
     (torch.tensor([1.0]), torch.tensor([1.0], dtype=torch.bfloat16)),
-    (torch.tensor(2.0), 2.0),
+    (torch.tensor(2.0), torch.tensor(2.0, dtype=torch.float64)),
     (2.0, torch.tensor(2.0, requires_grad=True)),
     (2.0, 2),
     (np.float64(2.0), 2.0),
@@ -331,6 +331,8 @@ SAME = [
     (np.eye(2), np.eye(2)),
     (torch.eye(2), torch.eye(2).to_sparse()),
     ([1, "a", None], (1, "a", None)),
+    ([True, False], (np.bool_(True), torch.tensor(False))),
+    ((1, 2), [torch.tensor(1), np.int64(2)]),
     ({"a": 1, "b": {"c": torch.zeros(2)}}, {"b": {"c": torch.zeros(2)}, "a": 1}),
     (Segments(torch.ones(1, 2, 2).bool(), torch.tensor([3])),) * 2,
     (torch.zeros(0, 4), torch.zeros(0, 4)),
@@ -346,6 +348,7 @@ def test_same(expected, value):
     assert difference(expected, value, 1e-6) is None
 
 
+NO_TENSOR = "a number where a tensor is expected, and what comes next uses it as a tensor"
 DIFFERENT = [
     (torch.zeros(2, 3), torch.zeros(3, 2), "shape (3, 2) where (2, 3) is expected"),
     (torch.zeros(2).bool(), torch.zeros(2), "float where bool is expected"),
@@ -355,7 +358,9 @@ DIFFERENT = [
     (torch.zeros(2), np.zeros(2), "a numpy array where a tensor is expected"),
     (torch.zeros(2), None, "None where a tensor is expected"),
     (None, torch.zeros(2), "a tensor where None is expected"),
-    (torch.zeros(2), 0.0, "a number where a tensor is expected"),
+    (torch.zeros(2), 0.0, NO_TENSOR),
+    (torch.tensor(2.0), 2.0, NO_TENSOR),
+    (torch.tensor(2), np.int64(2), NO_TENSOR),
     (torch.zeros(2), torch.zeros(2, device="meta"), "a tensor where [0., 0.] is expected"),
     (np.zeros(2), np.array(["a", "b"]), "a numpy array where [0., 0.] is expected"),
     ([1, 2], [1], "length 1 where 2 is expected"),
@@ -425,7 +430,7 @@ def test_a_class_of_the_notebook_equals_the_one_of_the_solution():
 
 def test_small_things_are_shown_and_large_ones_described():
     inputs = [
-        (torch.tensor([1, 2]), {"a": [0.5, "b"]}, torch.zeros(3, 5), None, (), list(range(9)))
+        (torch.tensor([1, 2]), {"a": [0.5, "b"]}, torch.zeros(3, 5), None, (), list(range(10)))
     ]
 
     def words(*arguments):

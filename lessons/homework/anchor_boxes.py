@@ -22,6 +22,8 @@ def random_boxes(n: int, generator: torch.Generator, size: float = 60.0) -> Tens
 
 def scored_boxes(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, float]]:
     """A chain of three, equal scores, near duplicates, one box, none."""
+    two = torch.tensor([[0.0, 0, 3, 2], [1, 0, 4, 2]])
+    yield two, torch.tensor([0.9, 0.8]), 0.5
     chain = torch.tensor([[0.0, 0, 30, 20], [8, 0, 38, 20], [16, 0, 46, 20]])
     yield chain, torch.tensor([0.9, 0.8, 0.7]), 0.5
     yield chain[[1, 0, 2]], torch.tensor([0.6, 0.9, 0.58]), 0.3

@@ -21,6 +21,10 @@ from lessons.kit.homework import Exercise, Homework, Mistake
 
 def mask_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Masks of two overlapping rectangles each, some at the image's edge, one empty, one full."""
+    square = torch.ones(1, 3, 3, dtype=torch.bool)
+    bitten = square.clone()
+    bitten[0, 0, 2] = False
+    yield square, bitten, 1
     small = torch.zeros(2, 5, 5, dtype=torch.bool)
     small[0, :4, :4] = small[1, 1:, 1:] = True
     yield small[:1], small[1:], 1
@@ -30,6 +34,8 @@ def mask_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int
     hole[0, 3:6, 4:7] = False
     yield torch.cat([full, hole]), torch.cat([hole, full, ~full]), 2
     yield random_masks(0, 8, 10, generator), random_masks(2, 8, 10, generator), 1
+    empty = torch.zeros(1, 4, 5, dtype=torch.bool)
+    yield torch.cat([empty, ~empty]), empty, 1
 
 
 def random_masks(n: int, h: int, w: int, generator: torch.Generator) -> Tensor:
@@ -263,6 +269,9 @@ VOC = Exercise(
 
 def rankings(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Mixed classes: some without things, some without detections; no two scores are equal."""
+    hits = torch.tensor([False, True, True, True])
+    labels = torch.tensor([0, 0, 1, 0])
+    yield torch.tensor([0.9, 0.8, 0.7, 0.6]), hits, labels, torch.tensor([3, 1])
     for count, things, dtype in (
         (40, [12, 9, 0, 4], torch.float32),
         (25, [7, 0, 30], torch.float64),
@@ -421,6 +430,7 @@ MEAN_AP = Exercise(
 
 def cuts(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Scores of one decimal, so that many are shared; few and many things."""
+    yield torch.tensor([0.9, 0.5, 0.4]), torch.tensor([True, False, True]), 2
     for count, targets, dtype in (
         (30, 14, torch.float32),
         (12, 30, torch.float64),
@@ -430,7 +440,6 @@ def cuts(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
         hits = torch.rand(count, generator=generator) < scores
         yield scores, hits & (hits.cumsum(0) <= targets), targets
     yield torch.tensor([0.9, 0.8, 0.8, 0.7, 0.6]), torch.tensor([1, 1, 0, 1, 0]).bool(), 4
-    yield torch.tensor([0.9, 0.5, 0.4]), torch.tensor([True, False, True]), 2
     yield torch.tensor([0.4]), torch.tensor([False]), 3
     yield torch.zeros(0), torch.zeros(0).bool(), 2
 

@@ -20,6 +20,7 @@ from lessons.kit.homework import Exercise, Homework, Mistake
 
 def shapes(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
     """Rings, bars in two parts, wedges and random pixels; one pixel, an empty mask, no mask."""
+    yield (torch.tensor([[[1, 1, 1], [1, 0, 0]]]).bool(),)
     x, y = pixel_centres((26, 37))
     for _ in range(3):
         cx, cy, r = (torch.rand(3, generator=generator) * torch.tensor([15, 8, 3])).tolist()
@@ -175,6 +176,8 @@ INNER = Exercise(
 
 def fields(generator: torch.Generator) -> Iterator[tuple[Tensor, bool, int]]:
     """Fields of several shapes, all mirrorings and turns, more than a whole turn, and backwards."""
+    tiny = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
+    yield from ((tiny, True, 0), (tiny, False, 1), (tiny, True, 2))
     for h, w, mirror, quarters in (
         (4, 7, False, 0), (4, 7, True, 0), (5, 3, False, 1), (6, 6, False, 2), (3, 8, False, 3),
         (4, 5, True, 1), (5, 5, True, 2), (2, 9, True, 3), (4, 3, True, -1), (3, 4, False, 5),
@@ -296,9 +299,11 @@ TURN = Exercise(
 
 def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Batches of one to three images with instances of all sizes; empty masks, no instances."""
+    said = torch.tensor([[[[1.0, 0.0, 2.0]], [[0.0, 2.0, -1.0]]]])
+    yield said, [torch.tensor([[[True, True, False]], [[False, False, True]]])]
     for counts, h, w in (
         ((3,), 9, 14), ((2, 5), 12, 8), ((4, 1, 2), 10, 10), ((6, 0), 7, 9), ((1,), 5, 5),
-        ((3, 2), 8, 8), ((0, 0), 6, 4),
+        ((3, 2), 8, 8), ((0, 0), 12, 14),
     ):  # fmt: skip
         masks = []
         for number, count in enumerate(counts):
@@ -448,6 +453,7 @@ BALANCED = Exercise(
 
 def clouds(generator: torch.Generator) -> Iterator[tuple[Tensor, float, int]]:
     """Heaps and loose clouds of votes, small and large radii; a single vote, no step."""
+    yield torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 8.0]]), 5.0, 1  # exactly at the border
     for heaps, each, spread, radius, steps in (
         (3, 20, 2.0, 3.0, 1), (3, 20, 2.0, 3.0, 5), (4, 15, 4.0, 5.0, 8), (1, 40, 6.0, 4.0, 3),
         (2, 12, 1.0, 0.7, 6), (5, 8, 3.0, 9.0, 20), (1, 1, 1.0, 2.0, 4), (2, 10, 2.0, 3.0, 0),

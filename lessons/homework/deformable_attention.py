@@ -13,6 +13,8 @@ from lessons.kit.homework import Exercise, Homework, Mistake
 
 def looks(generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
     """Maps that are not square, places inside, at the edges and outside; a single cell."""
+    tiny = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])
+    yield tiny, torch.tensor([[0.5, 0.25]]), torch.tensor([[[0.25, 0.0]]]), torch.ones(1, 1)
     for h, w, c, q, k, reach, dtype in (
         (4, 7, 3, 6, 4, 1.5, torch.float64),
         (5, 3, 2, 8, 2, 3.0, torch.float32),

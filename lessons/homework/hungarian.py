@@ -20,6 +20,9 @@ def uniform(generator: torch.Generator, *size: int) -> Tensor:
 
 def allowed_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Costs of all scales and signs; often some row or column must stay single."""
+    corner = torch.tensor([[True, True], [True, False]])
+    for cost in ([[2, 2], [2, 2]], [[-10, -1], [-1, -1]], [[100, 101], [101, 101]]):
+        yield torch.tensor(cost).double(), corner
     sizes = ((6, 6), (5, 9), (9, 5), (12, 12), (4, 4), (3, 8))
     scales = ((1, 0), (300, -250), (3, -4), (5000, 0), (10, -5), (1e13, 0))
     for (n, m), (scale, shift) in zip(sizes, scales, strict=True):
@@ -175,6 +178,7 @@ ALLOWED = Exercise(
 
 def price_lists(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Squares and oblongs, prices of both signs and of one only, costs of both signs."""
+    yield torch.tensor([[1.0, 3.0], [2.0, 2.0]]).double(), torch.tensor([1.0, -1.0]).double()
     for n, m in ((3, 5), (4, 4), (5, 8), (1, 6), (7, 7)):
         cost = 4 * uniform(generator, n, m) - 1
         yield cost, 3 * uniform(generator, m) - 2
@@ -310,6 +314,13 @@ BOUND = Exercise(
 
 def matchings(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
     """Squares and oblongs, negative costs, a tie, and a single pair."""
+    for cost in (
+        [[1, 2], [2, 4]],
+        [[0, 100], [100, 0]],
+        [[1000, 1001], [1001, 1000]],
+        [[2, 2], [2, 2]],
+    ):
+        yield (torch.tensor(cost).double(),)
     for n, m in ((5, 5), (4, 7), (7, 4), (8, 8), (2, 2), (1, 4), (6, 6)):
         yield (uniform(generator, n, m),)
     yield (10 * uniform(generator, 5, 6) - 20,)
@@ -496,6 +507,7 @@ MARGIN = Exercise(
 
 def auctions(generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
     """Few and many buyers, more goods than buyers, negative costs, small and large ε."""
+    yield torch.tensor([[1.0, 2.0], [1.0, 3.0]]).double(), 0.1
     for n, m, epsilon in ((3, 3, 0.01), (6, 6, 0.02), (4, 9, 0.05), (8, 8, 0.3), (1, 2, 0.1)):
         yield uniform(generator, n, m), epsilon
     yield 10 * uniform(generator, 5, 5) - 7, 0.1

@@ -31,6 +31,8 @@ def with_gradient(function: Callable, first: Tensor, *others: Tensor) -> dict[st
 
 def softmax_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Few and many classes; some that do not occur; one that is alone; one pixel."""
+    tiny = torch.tensor([[0.7, 0.4, 0.2], [0.3, 0.6, 0.8]])
+    yield tiny, torch.tensor([0, 0, 1])
     for k, occurring, p, dtype in (
         (3, (0, 1, 2), 20, torch.float64),
         (5, (0, 3), 30, torch.float32),
@@ -190,6 +192,7 @@ SOFTMAX = Exercise(
 
 def layer_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Random errors, ties, zeros; objects of all sizes, none, everything; no pixels."""
+    yield torch.tensor([1.5, 0.5, 1.0]).double(), torch.tensor([True, False, False])
     for p, share, dtype in (
         (8, 0.5, torch.float64),
         (30, 0.2, torch.float32),
@@ -348,6 +351,8 @@ LAYERS = Exercise(
 
 def void_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Some void, none, all; void over the object, over the ground; one mask and none."""
+    labels, void = torch.tensor([[True, False, False]]), torch.tensor([[False, False, True]])
+    yield torch.tensor([[0.5, 0.2, 0.3]]), labels, void
     for n, p, share, dtype in (
         (3, 20, 0.3, torch.float64),
         (2, 40, 0.6, torch.float32),
@@ -491,6 +496,7 @@ VOID = Exercise(
 
 def dice_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
     """Rows of all kinds in any order; no object, everything, one pixel, no rows."""
+    yield (torch.tensor([[1.0, 0.0, 1.0]]),)
     for n, p, share, dtype in (
         (4, 7, 0.5, torch.float64),
         (3, 30, 0.2, torch.float32),

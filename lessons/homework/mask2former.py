@@ -31,6 +31,9 @@ def gradient(value: object, *leaves: Tensor) -> list[Tensor]:
 
 def queries_and_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
     """Masks that are empty, full, mixed; logits near the border; one query, one cell."""
+    keys = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    values, masks = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[1.0, 0.0, -1.0]])
+    yield torch.tensor([[1.0, 2.0]]), keys, values, masks
     for q, s, c, d, shift, dtype in (
         (3, 7, 4, 2, 0.0, torch.float64),
         (5, 6, 9, 3, -0.8, torch.float32),
@@ -45,6 +48,9 @@ def queries_and_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, ...]
             masks[1, 0] = 0.0  # exactly ½: not below
         values = torch.randn(s, d, generator=generator, dtype=dtype)
         yield queries, keys, values, masks
+    # The cell outside fits far better than the one inside: no finite number of some size will do.
+    far = torch.tensor([[2000.0, 0.0]]).double(), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double()
+    yield *far, torch.tensor([[1.0], [2.0]]).double(), torch.tensor([[-1.0, 1.0]]).double()
 
 
 def with_gradients(
@@ -187,6 +193,7 @@ ATTENTION = Exercise(
 
 def soft_masks(generator: torch.Generator) -> Iterator[tuple]:
     """Smaller, larger, of other proportions; logits that underflow."""
+    yield torch.tensor([[[[1.0, -1.0], [3.0, 0.0]]]]), (1, 2), 0.5
     for b, q, size, target, sharpness, dtype in (
         (2, 3, (8, 12), (4, 6), 1.0, torch.float64),
         (1, 2, (6, 5), (3, 2), 0.5, torch.float32),
@@ -307,6 +314,8 @@ BIAS = Exercise(
 
 def chosen_pixels(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Sure and unsure pixels of both signs; pixels drawn twice; a single one."""
+    losses = torch.tensor([0.5, 1.0, 2.0])
+    yield torch.tensor([0.0, 1.0, -2.0]), losses, torch.tensor([0, 2])
     for n, k, scale, dtype in (
         (30, 12, 3.0, torch.float64),
         (50, 80, 1.0, torch.float32),

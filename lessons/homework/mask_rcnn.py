@@ -26,6 +26,8 @@ from lessons.mask_rcnn import (
 
 def pooled_rois(generator: torch.Generator) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Pooled features, soft targets and labels of several classes; one RoI, none, two types."""
+    targets = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    yield 1, torch.tensor([[[[2.0]]]]), targets, torch.tensor([3])
     for n, channels, size, dtype in (
         (5, 16, 7, torch.float32),
         (3, 64, 4, torch.float32),
@@ -270,6 +272,8 @@ def batches(
     generator: torch.Generator,
 ) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
     """Batches of 1 to 4 images with all shares of positives; some have none, some no RoIs."""
+    logits = torch.tensor([1.0, -2.0, 3.0, 0.5]).view(2, 2, 1, 1)
+    yield [logits], [torch.tensor([[[1.0]], [[0.0]]])], [torch.tensor([2, 0])]
     for classes, size, counts, positives, dtype in (
         (4, 7, (8, 8), (1, 6), torch.float32),
         (3, 4, (5, 9, 2), (4, 2, 1), torch.float64),
@@ -293,6 +297,8 @@ def batches(
             for column, value in zip(batch, (logits.to(dtype), targets.to(dtype), u), strict=True):
                 column.append(value)
         yield batch
+    large = 50 * torch.randn(1, 2, 9, 9, generator=generator)
+    yield [large], [torch.zeros(1, 9, 9)], [torch.tensor([0])]
 
 
 def learn_from(
@@ -638,6 +644,7 @@ def coarse_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, PointHead
 
     With these numbers of points no cut goes through cells that a known mistake makes equal.
     """
+    yield torch.tensor([[[0.5]]]), PointHead(5.0, torch.float32), 4, 1
     for n, size, count, steps, dtype in (
         (2, 4, 12, 1, torch.float32),
         (3, 7, 44, 2, torch.float32),

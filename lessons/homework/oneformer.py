@@ -21,6 +21,8 @@ from lessons.set_prediction import task_targets
 
 def batches_with_twins(generator: torch.Generator) -> Iterator[tuple]:
     """Batches with two and three equal texts, a batch of one, and all texts the same."""
+    cosines = torch.tensor([[0.9, 0.1, 0.3], [0.2, 0.8, 0.5], [0.0, 0.6, 0.7]])
+    yield cosines, torch.tensor([0, 1, 1]), 0.5
     for text, temperature, dtype in (
         ([0, 1, 1, 2, 3], 0.2, torch.float64),
         ([4, 2, 4, 0, 4, 2], 0.5, torch.float32),
@@ -219,6 +221,9 @@ FAIR = Exercise(
 
 def several_processes(generator: torch.Generator) -> Iterator[tuple]:
     """Unit vectors on one to four processes, with one to three images each."""
+    queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
+    texts = torch.tensor([[0.6, 0.8], [0.8, -0.6]]).double()
+    yield list(queries.split(1)), list(texts.split(1)), 0.5
     for count, m, c, temperature in (
         (3, 2, 5, 0.3),
         (4, 1, 6, 0.2),
@@ -362,6 +367,8 @@ KINDS = [
 
 def small_images(generator: torch.Generator) -> Iterator[tuple]:
     """Things and stuff in no order, with crowds; only stuff; nothing; more than there is room."""
+    tiny = torch.tensor([[[True, False]], [[False, True]]])
+    yield Segments(tiny, torch.tensor([1, 0])), KINDS, 2
     for labels, crowd, count in (
         ([3, 1, 0, 0, 4, 1], [0, 0, 0, 1, 0, 0], 5),
         ([2, 0, 2, 3], [0, 0, 0, 0], 4),

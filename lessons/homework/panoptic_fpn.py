@@ -21,6 +21,10 @@ from lessons.kit.homework import Exercise, Homework, Mistake
 
 def two_answers(generator: torch.Generator) -> Iterator[tuple]:
     """Blocks of classes with void in them under overlapping rectangles; limits met exactly."""
+    semantic, column = torch.tensor([[1, 1], [VOID, 0]]), torch.tensor([[[1, 0], [1, 0]]]).bool()
+    yield column, torch.tensor([0]), torch.tensor([0.9]), semantic, 1, 2
+    pair = torch.cat([column, ~column.any(0)[None] & column])  # the second is empty
+    yield pair, torch.tensor([0, 0]), torch.tensor([0.3, 0.9]), semantic, 1, 3
     for h, w, n, area in ((24, 31, 6, 20), (20, 20, 9, 45), (28, 17, 5, 60), (16, 40, 8, 30)):
         blocks = torch.randint(0, 7, (4, 5), generator=generator)
         blocks[0, 0], blocks[1, 1:4] = VOID, 0
@@ -181,6 +185,8 @@ STUFF_FIRST = Exercise(
 
 def scored_maps(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Random logits, void in the truth; images of unequal difficulty; nothing but void."""
+    tiny = torch.tensor([[[[1.0, 0.0, 2.0]], [[0.0, 3.0, -1.0]]]])
+    yield tiny, torch.tensor([[[1, 1, VOID]]]), 0.5
     for b, k, h, w, share in ((2, 5, 9, 11, 0.15), (3, 3, 6, 5, 0.5), (1, 4, 7, 7, 0.33)):
         logits = 2 * torch.randn(b, k, h, w, generator=generator)
         logits *= 1 + torch.arange(b).view(-1, 1, 1, 1)  # the later image is harder
@@ -188,7 +194,7 @@ def scored_maps(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, fl
         targets[torch.rand(b, h, w, generator=generator) < 0.3] = VOID
         yield logits, targets, share
     yield logits, targets, 1.0
-    yield logits, torch.full_like(targets, VOID), 0.2
+    yield 50 * logits, torch.full_like(targets, VOID), 0.2
 
 
 def with_gradient(function, logits, targets, share):
@@ -311,6 +317,7 @@ HARD = Exercise(
 
 def two_gradients(generator: torch.Generator) -> Iterator[tuple[list, list]]:
     """Gradients of several shapes; some parameters that one loss does not reach; opposite ones."""
+    yield [torch.tensor([3.0, 4.0])], [torch.tensor([0.0, 1.0])]
     for scale, lonely in ((1.0, 0), (0.1, 1), (7.0, 2)):
         shapes = ((4, 3, 3, 3), (4,), (6, 5), (1,))
         first = [(1 + i) * torch.randn(s, generator=generator) for i, s in enumerate(shapes)]
@@ -460,6 +467,8 @@ BALANCE = Exercise(
 
 def logits_and_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Smooth logits, some all negative; boxes that overlap, touch the edge; no instances."""
+    tiny = torch.tensor([[[1.0, 1.0, 1.0]], [[0.0, 2.0, 0.5]]])
+    yield tiny, torch.tensor([[[0.5, 0.5, 0.5]]]), torch.tensor([[0, 0, 2, 1]])
     for s, n, h, w, shift in ((4, 3, 12, 17, 0.0), (2, 5, 20, 11, -6.0), (3, 2, 9, 9, 2.0)):
         logits = 2 * torch.randn(1 + s, h, w, generator=generator) + shift
         logits[0] += 0.5

@@ -19,6 +19,8 @@ from lessons.kit.homework import Exercise, Homework, Mistake
 
 def stuff_images(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Regions that end at a random row; some images lack the class in truth or in prediction."""
+    both, first = torch.ones(2, 1, 2, dtype=torch.bool), torch.tensor([[[1, 0]], [[1, 0]]]).bool()
+    yield both, first, torch.tensor([[[0, 0]], [[0, 1]]]).bool()
     for b, h, w in ((6, 12, 17), (9, 20, 11), (4, 8, 8)):
         rows = torch.arange(h)[:, None].expand(h, w)
         predicted, true, void = torch.zeros(3, b, h, w, dtype=torch.bool)
@@ -32,6 +34,8 @@ def stuff_images(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, T
     nothing = torch.zeros(2, 5, 6, dtype=torch.bool)
     yield ~nothing, nothing, nothing
     yield nothing, ~nothing, nothing
+    half = torch.tensor([True, True, False, False])[:, None, None].expand(4, 2, 3)
+    yield torch.ones_like(half), half, torch.zeros_like(half)  # two perfect, two made up
 
 
 def dagger_of(predicted, true, void, value, there=None):
@@ -145,6 +149,8 @@ STUFF = Exercise(
 
 def outlines(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Rectangles with a bite, moved a little; at the image's edge; one that is all band; wide."""
+    true = torch.tensor([[1, 1, 1, 1, 0, 0, 0]]).bool()
+    yield torch.tensor([[0, 1, 1, 1, 1, 1, 0]]).bool(), true, 1
     for h, w, width in ((30, 41, 1), (36, 27, 2), (40, 40, 3), (25, 33, 2)):
         true = torch.zeros(h, w, dtype=torch.bool)
         top, left = (int(torch.randint(2, 6, (), generator=generator)) for _ in range(2))
@@ -282,6 +288,7 @@ TOLERANT = Exercise(
 
 def rankings(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Detections without order, some with an IoU of exactly one half, and some things missed."""
+    yield torch.tensor([0.3, 0.9]).double(), torch.tensor([0.8, 0.5]).double(), 2
     for count, num_things in ((20, 17), (35, 22), (8, 30), (15, 12)):
         scores = torch.randperm(4 * count, generator=generator)[:count].double() / (4 * count)
         iou = torch.randint(8, 20, (count,), generator=generator).double() / 20
@@ -289,7 +296,6 @@ def rankings(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]
         iou[int(torch.randint(count, (), generator=generator))] = 0.5
         found = (iou > 0).cumsum(0) <= num_things
         yield scores, iou * found, num_things
-    yield torch.tensor([0.3, 0.9]).double(), torch.tensor([0.8, 0.5]).double(), 2
     yield torch.zeros(0).double(), torch.zeros(0).double(), 3
 
 
@@ -423,13 +429,13 @@ BOTH = Exercise(
 
 def overlap_tables(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Tables of random maps: few and many segments, a class that nobody predicts, void."""
+    yield torch.tensor([[9, 1], [2, 30]]), torch.tensor([2]), torch.tensor([2])  # no class 0, no 1
     for p, g, classes in ((5, 4, 3), (9, 7, 3), (3, 8, 4), (6, 3, 2)):
         table = torch.randint(0, 30, (p + 1, g + 1), generator=generator)
         for b in range(g):  # something that fits fairly well
             table[1 + int(torch.randint(p, (), generator=generator)), 1 + b] += 60 + 40 * b
         labels = torch.randint(classes, (p,), generator=generator)
         yield table, labels, torch.randint(classes, (g,), generator=generator)
-    yield torch.tensor([[9, 1], [2, 30]]), torch.tensor([2]), torch.tensor([2])  # no class 0, no 1
     table = torch.tensor([[3, 2, 0], [0, 25, 4], [5, 0, 40]])
     yield table, torch.tensor([1, 6]), torch.tensor([1, 6])
     lonely = torch.tensor([[3, 40, 10], [5, 12, 30]])

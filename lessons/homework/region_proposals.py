@@ -13,6 +13,7 @@ from lessons.kit.homework import Exercise, Homework, Mistake
 
 def boxes_of_levels(generator: torch.Generator) -> Iterator[tuple[Tensor, int, int, int, float]]:
     """Boxes of all sizes, some exactly at a limit between two levels, some long, some empty."""
+    yield torch.tensor([[0.0, 0.0, 112.0, 112.0], [0.0, 0.0, 300.0, 300.0]]), 2, 5, 4, 224.0
     exact = torch.tensor([28.0, 56, 112, 224, 448, 896, 4, 2000])
     yield torch.stack([0 * exact, 0 * exact, exact, exact], dim=1), 2, 5, 4, 224.0
     corner = torch.rand(40, 2, generator=generator) * 50
@@ -113,6 +114,8 @@ LEVELS = Exercise(
 
 def sizes_and_shapes(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Clusters of sizes, from good and from bad beginnings; one round, several, none."""
+    shares = torch.tensor([[0.2, 0.4], [0.3, 0.2], [0.5, 0.5], [0.8, 0.9]])
+    yield from ((shares, torch.tensor([[0.1, 0.2], [0.6, 0.6]]), rounds) for rounds in (1, 2))
     three = torch.tensor([[10.0, 20.0], [30.0, 15.0], [60.0, 90.0]])
     sizes = three.repeat(12, 1) * (0.7 + 0.6 * torch.rand(36, 2, generator=generator))
     yield sizes, sizes[:3], 1

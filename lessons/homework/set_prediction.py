@@ -18,6 +18,7 @@ from lessons.kit.homework import Exercise, Homework, Mistake
 
 def dice_losses(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Losses of random soft masks, small and large, and of two empty ones."""
+    yield torch.tensor([0.0, 0.0, 0.75]).double(), torch.tensor([0.0, 8.0, 3.0]).double()
     for count, pixels in ((9, 4), (12, 50), (7, 4000)):
         masks = torch.rand(count, pixels, generator=generator, dtype=torch.float64)
         share = torch.rand(count, 1, generator=generator)
@@ -27,7 +28,6 @@ def dice_losses(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     masks, true = torch.tensor([[0.1, 0.4], [0.3, 0.05]]).double(), torch.zeros(2, 2).double()
     area = masks.sum(1) + true.sum(1)  # soft masks of less than a pixel are not empty
     yield 1 - (2 * (masks * 0.2).sum(1) + 1) / (area + 1), area
-    yield torch.tensor([0.0, 0.0, 0.75]).double(), torch.tensor([0.0, 8.0, 3.0]).double()
     yield torch.zeros(0).double(), torch.zeros(0).double()
 
 
@@ -150,6 +150,8 @@ DICE = Exercise(
 
 def set_answers(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Class logits, labels and mask costs: queries that are unsure, sure, and far too sure."""
+    certain = torch.tensor([[300.0, -300, 0], [-300, 300, 0], [-300, -300, 300.0]])
+    yield certain, torch.tensor([1, 0]), torch.tensor([[0.1, 0.6], [0.7, 0.1], [0.2, 0.3]])
     for q, n, k, scale in (
         (9, 6, 4, 2),
         (12, 9, 3, 5),
@@ -161,8 +163,6 @@ def set_answers(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Te
         class_logits[:, -1] += scale  # most have nothing to say
         labels = torch.randint(k, (n,), generator=generator)
         yield class_logits, labels, 3 * torch.rand(q, n, generator=generator)
-    certain = torch.tensor([[300.0, -300, 0], [-300, 300, 0], [-300, -300, 300.0]])
-    yield certain, torch.tensor([1, 0]), torch.tensor([[0.1, 0.6], [0.7, 0.1], [0.2, 0.3]])
     yield torch.zeros(3, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(3, 0)
 
 
@@ -304,6 +304,8 @@ TURNED = Exercise(
 
 def priced_answers(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """As `set_answers`, with mask costs so close that the price of ∅ decides; also n > q."""
+    p = torch.tensor([[0.5, 0.4, 0.1], [0.58, 0.02, 0.4]])
+    yield p.log(), torch.tensor([0]), torch.tensor([[0.2], [0.2]])
     for q, n, k in ((9, 5, 3), (12, 7, 4), (15, 6, 2), (4, 7, 3), (6, 6, 3), (20, 3, 4)):
         class_logits = 2 * torch.randn(q, k + 1, generator=generator)
         labels = torch.randint(k, (n,), generator=generator)

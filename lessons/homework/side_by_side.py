@@ -20,6 +20,7 @@ NAN = float("nan")
 
 def pairs_of_scores(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Scores with ties and with absent ones; the reverse; all tied; nothing in common."""
+    yield torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.2, 0.1, 0.9])
     for n in (7, 12, 9):
         first = torch.rand(n, generator=generator)
         second = first + 0.4 * torch.rand(n, generator=generator)
@@ -171,6 +172,8 @@ AGREEMENT = Exercise(
 
 def answers_and_things(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Tables of IoU with every reason, an exact half and tenth too; no answers; no things."""
+    iou = torch.tensor([[0.7, 0.0, 0.3], [0.0, 0.6, 0.04]]).double()
+    yield iou, torch.tensor([0, 1]), torch.tensor([0, 0, 1])
     for n, m in ((6, 9), (11, 7), (4, 12)):
         iou = torch.rand(n, m, generator=generator).double()
         iou[torch.rand(n, m, generator=generator) < 0.55] = 0.04
@@ -187,6 +190,8 @@ def answers_and_things(generator: torch.Generator) -> Iterator[tuple[Tensor, Ten
         yield iou, predicted, true
     yield torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), torch.tensor([0, 1, 1])
     yield torch.zeros(2, 0), torch.tensor([0, 1]), torch.zeros(0, dtype=torch.int64)
+    close = torch.tensor([[0.07, 0.5]]).double()  # nearly a tenth; a half, of another class
+    yield close, torch.tensor([0]), torch.tensor([0, 1])
 
 
 def first_that_holds(found, wrong, outlined):
@@ -321,6 +326,7 @@ REASONS = Exercise(
 
 def systems_with_costs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Random systems with rounded numbers, twins, ties in one number, and absent ones."""
+    yield torch.tensor([0.5, 0.7, 0.4]), torch.tensor([1.0, 2.0, 3.0])
     for n in (6, 10, 15):
         quality = (torch.rand(n, generator=generator) * 8).round() / 8
         cost = (torch.rand(n, generator=generator) * 8).round() + 1
@@ -475,6 +481,8 @@ FRONT = Exercise(
 
 def counts_and_draws(generator: torch.Generator) -> Iterator[tuple]:
     """Numerators and denominators of images of different size, alike for both systems."""
+    first, second = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 2.0], [1.0, 4.0]])
+    yield first, second, torch.tensor([[0, 0], [0, 1], [1, 1]]), 0.5
     for n, draws, level in ((12, 300, 0.95), (20, 200, 0.9), (7, 400, 0.5)):
         things = torch.randint(2, 20, (n,), generator=generator).double()
         hard = torch.rand(n, generator=generator).double()
@@ -484,6 +492,7 @@ def counts_and_draws(generator: torch.Generator) -> Iterator[tuple]:
             share = (0.3 + 0.5 * hard + better + noise).clamp(max=1)
             pair.append(torch.stack([things * share, things + 1], dim=1))
         yield *pair, torch.randint(n, (draws, n), generator=generator), level
+    yield *pair, torch.randint(n, (draws, n), generator=generator)  # at the usual level
 
 
 def pooled(counts):

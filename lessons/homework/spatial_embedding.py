@@ -22,6 +22,9 @@ MARGIN = math.sqrt(2 * math.log(2))
 
 def noisy_maps(generator: torch.Generator) -> Iterator[tuple]:
     """Circles and ellipses; an s that is rough, one that is smooth; a pixel that is alone."""
+    tiny = torch.tensor([[[0.1, 0.3, 0.7]], [[0.5, 0.5, 0.5]]])
+    s, everywhere = torch.tensor([[[0.1, 0.2, 0.4]]]), torch.ones(1, 3, dtype=torch.bool)
+    yield tiny, s, everywhere, (0, 1)
     for d, h, w, noise, off, dtype in (
         (1, 12, 17, 0.12, 0.08, torch.float32),
         (2, 15, 13, 0.12, -0.1, torch.float64),
@@ -158,6 +161,8 @@ OPINION = Exercise(
 
 def far_and_near(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Circles and ellipses, near and far; pixels exactly at the centre, none at a kink."""
+    tiny = torch.tensor([[[0.3, 1.0]], [[0.4, 0.5]]])
+    yield tiny, torch.zeros(2), torch.tensor([1.0])
     for d, h, w, spread, dtype in (
         (1, 7, 9, 1.0, torch.float64),
         (2, 8, 5, 2.0, torch.float32),
@@ -298,6 +303,9 @@ HINGE = Exercise(
 
 def errors_that_arrive(generator: torch.Generator) -> Iterator[tuple]:
     """Small and large instances, one pixel, the whole image; errors inside and outside."""
+    tiny = torch.tensor([[[0.0, 1.0, 2.0]], [[1.0, 0.0, 1.0]]])
+    mask, error = torch.tensor([[True, True, False]]), torch.tensor([[1.0, -1.0, 2.0]])
+    yield tiny, mask, torch.tensor([1.0, 2.0]), error
     for h, w, share, dtype in (
         (6, 8, 0.3, torch.float64),
         (9, 5, 0.6, torch.float32),
@@ -428,6 +436,7 @@ GRADIENT = Exercise(
 
 def covariances(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
     """Round, along the axes, tilted to both sides, thin; one, none."""
+    yield (torch.tensor([[[0.5, 0.2], [0.2, 0.4]]]).double(),)
     for n, size, dtype in (
         (6, 1.0, torch.float64),
         (4, 0.1, torch.float64),

@@ -67,12 +67,16 @@ SYMBOLS = {
 
 @dataclass(frozen=True)
 class Edit:
-    """What was changed: a kind, the line (the `def` is 1) and the change in signs."""
+    """What was changed: a kind, the line (the `def` is 1) and the change in signs.
+
+    `source` is the whole definition after the change, as Python prints it.
+    """
 
     kind: str
     line: int
     change: str
     function: Callable
+    source: str
 
 
 class TooLongError(Exception):
@@ -121,19 +125,20 @@ def edited(function: Callable, measure: Callable, budget: float = math.inf) -> l
     definition.decorator_list = []
     turns, found = Turns(), []
     try:
-        measure(_compiled(tree, names, definition.name, turns))
+        measure(_compiled(ast.unparse(tree), names, definition.name, turns))
     except Exception:  # a class of a function, whose names are not at hand
         return []
     turns.limit, turns.total, turns.budget = int(1.5 * turns.most) + 2, 0, budget
     for change in list(_changes(definition)):
         undo = change.apply()
         try:
-            whole = _compiled(tree, names, definition.name, turns)
+            source = ast.unparse(tree)
+            whole = _compiled(source, names, definition.name, turns)
         except Exception:  # it is no Python any more, or a class that cannot be made
             whole = None
         undo()
         if whole is not None:
-            found.append(Edit(change.kind, change.line - first + 1, change.words, whole))
+            found.append(Edit(change.kind, change.line - first + 1, change.words, whole, source))
         if len(found) == MOST:
             break
     return found
@@ -165,9 +170,9 @@ def _globals(function: Callable) -> dict[str, Any]:
     return getattr(function, "__globals__", vars(module) if module else {})
 
 
-def _compiled(tree: ast.Module, names: dict[str, Any], name: str, turns: Turns) -> Callable:
+def _compiled(source: str, names: dict[str, Any], name: str, turns: Turns) -> Callable:
     """The definition as it stands, run with the names of the module that it came from."""
-    counting = _Counting().visit(ast.parse(ast.unparse(tree)))
+    counting = _Counting().visit(ast.parse(source))
     space = dict(names) | {"_turn": turns.one}
     exec(compile(ast.fix_missing_locations(counting), "<edited>", "exec"), space)
     made = space[name]
