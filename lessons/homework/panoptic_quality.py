@@ -151,6 +151,7 @@ def outlines(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]
     """Rectangles with a bite, moved a little; at the image's edge; one that is all band; wide."""
     true = torch.tensor([[1, 1, 1, 1, 0, 0, 0]]).bool()
     yield torch.tensor([[0, 1, 1, 1, 1, 1, 0]]).bool(), true, 1
+    yield torch.tensor([[0, 0, 0, 1, 1, 1, 0]]).bool(), true, 1  # right in the band only
     for h, w, width in ((30, 41, 1), (36, 27, 2), (40, 40, 3), (25, 33, 2)):
         true = torch.zeros(h, w, dtype=torch.bool)
         top, left = (int(torch.randint(2, 6, (), generator=generator)) for _ in range(2))

@@ -25,8 +25,8 @@ def dice_losses(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         true = (torch.rand(count, pixels, generator=generator) < share).double()
         area = masks.sum(1) + true.sum(1)
         yield 1 - (2 * (masks * true).sum(1) + 1) / (area + 1), area
-    masks, true = torch.tensor([[0.1, 0.4], [0.3, 0.05]]).double(), torch.zeros(2, 2).double()
-    area = masks.sum(1) + true.sum(1)  # soft masks of less than a pixel are not empty
+    masks = torch.tensor([[0.1, 0.4], [0.3, 0.05], [0.02, 0.01]]).double()
+    area = masks.sum(1)  # soft masks of less than a pixel are not empty
     yield 1 - (2 * (masks * 0.2).sum(1) + 1) / (area + 1), area
     yield torch.zeros(0).double(), torch.zeros(0).double()
 

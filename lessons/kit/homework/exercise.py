@@ -34,7 +34,7 @@ class Exercise:
     points: int
     minutes: int
     stretch: bool = False
-    tolerance: float | int = 1e-6
+    tolerance: float | int = 1e-5
     seconds: float | int = 10.0
     forbidden: Sequence[str] = ()
     call: Callable = lambda function, *arguments: function(*arguments)
