@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lessons.homework.answers.region_proposals import anchor_shapes, assign_levels
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 
 # ---------------------------------------------------------------- 1. assign_levels
 
@@ -46,10 +46,19 @@ def root_of_area(sides):
     return sides.prod(dim=-1).sqrt()
 
 
+@mistake(
+    "counted from 0",
+    "Your numbers are the levels' names, 2 for the finest. As an index into a list of "
+    "features, what is the finest?",
+)
 def level_from_zero(boxes, lowest, highest, reference_level, reference_size):
     return assign_levels(boxes, lowest, highest, reference_level, reference_size) + lowest
 
 
+@mistake(
+    "large boxes on fine levels",
+    "In yours the large boxes go to the fine levels. Where does one cell see more of the image?",
+)
 def level_other_way(boxes, lowest, highest, reference_level, reference_size):
     turned = assign_levels(boxes, lowest, highest, reference_level, reference_size)
     return highest - lowest - turned
@@ -61,51 +70,33 @@ LEVELS = Exercise(
     points=3,
     minutes=15,
     mistakes=[
-        Mistake(
-            "counted from 0",
-            level_from_zero,
-            "Your numbers are the levels' names, 2 for the finest. As an index into a list of "
-            "features, what is the finest?",
-        ),
-        Mistake(
+        level_from_zero,
+        mistake(
             "the area for the size",
-            level_by(lambda sides: sides.prod(dim=-1)),
             "Twice the size, in each direction, should be one level more. How much is that in "
             "area?",
-        ),
-        Mistake(
+        )(level_by(lambda sides: sides.prod(dim=-1))),
+        mistake(
             "rounded to the nearest",
-            level_by(root_of_area, torch.round),
             "Many of your boxes are a level too high: from which size on does a level begin, and "
             "which rounding says so?",
-        ),
-        Mistake(
+        )(level_by(root_of_area, torch.round)),
+        mistake(
             "the natural logarithm",
-            level_by(root_of_area, logarithm=torch.log),
             "Your levels are too close together: a factor of 2.7 is one level in yours.",
-        ),
-        Mistake(
+        )(level_by(root_of_area, logarithm=torch.log)),
+        mistake(
             "nothing added before rounding",
-            level_by(root_of_area, shift=0.0),
             "Right except exactly at a limit: 1.9999999 is rounded down to 1. What does the text "
             "add before rounding?",
+        )(level_by(root_of_area, shift=0.0)),
+        mistake("no limits", "Very small or very large boxes get a level that does not exist.")(
+            level_by(root_of_area, clamp=False)
         ),
-        Mistake(
-            "no limits",
-            level_by(root_of_area, clamp=False),
-            "Very small or very large boxes get a level that does not exist.",
-        ),
-        Mistake(
-            "the longer side",
-            level_by(lambda sides: sides.amax(dim=-1)),
-            "Right for squares. The size of a box is not its longer side here.",
-        ),
-        Mistake(
-            "large boxes on fine levels",
-            level_other_way,
-            "In yours the large boxes go to the fine levels. Where does one cell see more of the "
-            "image?",
-        ),
+        mistake(
+            "the longer side", "Right for squares. The size of a box is not its longer side here."
+        )(level_by(lambda sides: sides.amax(dim=-1))),
+        level_other_way,
     ],
 )
 
@@ -148,26 +139,51 @@ def clustered(sizes, shapes, rounds, nearest=None, centre=None, again=True, empt
     return shapes
 
 
+@mistake(
+    "the Euclidean distance",
+    "Your sizes go to the shape that is nearest in pixels, so the large boxes decide. "
+    "Which shape overlaps them most?",
+)
 def shapes_euclidean(sizes, shapes, rounds):
     return clustered(sizes, shapes, rounds, lambda a, b: torch.cdist(a, b).argmin(dim=1))
 
 
+@mistake(
+    "the median",
+    "You take the median of each group. That would be k-medians; what is in the name?",
+)
 def shapes_median(sizes, shapes, rounds):
     return clustered(sizes, shapes, rounds, centre=lambda mine: mine.median(dim=0).values)
 
 
+@mistake(
+    "the lowest IoU",
+    "Your sizes go to the shape that fits them worst. The distance is 1 − IoU.",
+)
 def shapes_lowest(sizes, shapes, rounds):
     return clustered(sizes, shapes, rounds, lambda a, b: corner_iou(a, b).argmin(dim=1))
 
 
+@mistake(
+    "assigned only once",
+    "Right for one round. When the shapes have moved, do all sizes still belong to the same?",
+)
 def shapes_assigned_once(sizes, shapes, rounds):
     return clustered(sizes, shapes, rounds, again=False)
 
 
+@mistake(
+    "an unchosen shape becomes nothing",
+    "A shape that nobody chose turns into 0 × 0. What is it to become?",
+)
 def shapes_empty_vanish(sizes, shapes, rounds):
     return clustered(sizes, shapes, rounds, empty=True)
 
 
+@mistake(
+    "one round too many",
+    "You do one round more than asked. What is returned for 0 rounds?",
+)
 def shapes_one_too_many(sizes, shapes, rounds):
     return anchor_shapes(sizes, shapes, rounds + 1)
 
@@ -180,38 +196,12 @@ SHAPES = Exercise(
     tolerance=1e-5,
     stretch=True,
     mistakes=[
-        Mistake(
-            "the Euclidean distance",
-            shapes_euclidean,
-            "Your sizes go to the shape that is nearest in pixels, so the large boxes decide. "
-            "Which shape overlaps them most?",
-        ),
-        Mistake(
-            "the median",
-            shapes_median,
-            "You take the median of each group. That would be k-medians; what is in the name?",
-        ),
-        Mistake(
-            "the lowest IoU",
-            shapes_lowest,
-            "Your sizes go to the shape that fits them worst. The distance is 1 − IoU.",
-        ),
-        Mistake(
-            "assigned only once",
-            shapes_assigned_once,
-            "Right for one round. When the shapes have moved, do all sizes still belong to the "
-            "same?",
-        ),
-        Mistake(
-            "an unchosen shape becomes nothing",
-            shapes_empty_vanish,
-            "A shape that nobody chose turns into 0 × 0. What is it to become?",
-        ),
-        Mistake(
-            "one round too many",
-            shapes_one_too_many,
-            "You do one round more than asked. What is returned for 0 rounds?",
-        ),
+        shapes_euclidean,
+        shapes_median,
+        shapes_lowest,
+        shapes_assigned_once,
+        shapes_empty_vanish,
+        shapes_one_too_many,
     ],
 )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,6 +14,14 @@ class Mistake:
     name: str
     function: Callable
     hint: str
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+
+def mistake(name: str, hint: str) -> Callable[[Callable], Mistake]:
+    """`@mistake("sum for mean", "Each row is too heavy …")` makes a known mistake of a function."""
+    return lambda function: Mistake(name, function, hint)
 
 
 @dataclass(frozen=True)
