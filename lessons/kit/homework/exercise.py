@@ -29,8 +29,8 @@ class Exercise:
     """What a student is asked to write: the reference's `__name__` is the exercise's name.
 
     `inputs` yields tuples of arguments, drawn with the generator that it is given. `tolerance`
-    is absolute and relative. `seconds` is the time limit for all inputs together. `call` says
-    how a submission is used, where more than its value counts (a module, a gradient); it must
+    is absolute and relative. `seconds` limits the processor time for all inputs together. `call`
+    says how a submission is used, where more than its value counts (a module, a gradient); it must
     return what can be compared: tensors, arrays, numbers, strings, None, and lists, tuples,
     dicts and dataclasses of them. `forbidden` are functions that the text does not allow, as
     "torch.autograd.grad"; "loops" stands for loops and comprehensions. Raises ValueError for
@@ -64,6 +64,11 @@ class Failing:
     arguments: dict[str, object]
     expected: object
     got: object
+
+    def _repr_html_(self) -> str:
+        from lessons.kit.homework.pictures import as_html  # only who looks needs the drawing
+
+        return as_html(self)
 
 
 @dataclass(frozen=True)
