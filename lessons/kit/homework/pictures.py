@@ -29,8 +29,10 @@ def draw(failing: Failing) -> captioned | None:
         for ax, values, title in zip(row[:2], (expected, got), ("expected", "got"), strict=True):
             ax.imshow(values, vmin=low, vmax=high, cmap="viridis", interpolation="nearest")
             ax.set_title(f"{title}{name}", fontsize=9)
-        gap = np.nan_to_num(got - expected, nan=0.0)
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
+            gap = np.where(np.isclose(got, expected, equal_nan=True), 0.0, got - expected)
         reach = max(abs(end) for end in _range(gap)) or 1.0
+        gap = np.clip(np.nan_to_num(gap, nan=reach), -reach, reach)
         row[2].imshow(gap, vmin=-reach, vmax=reach, cmap="RdBu", interpolation="nearest")
         row[2].set_title("got − expected", fontsize=9)
         for ax in row:
