@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from lessons.kit.homework import Exercise, Homework, Mistake, judge
 from lessons.kit.homework.attempts import form_of
 from lessons.kit.homework.edits import TooLongError, edited
+from lessons.kit.homework.exercise import Failing
+from lessons.kit.homework.pictures import draw
 
 # ---------------------------------------------------------------- each step
 
@@ -236,6 +238,31 @@ def test_the_failing_case_is_kept():
     check(wrong(2))
     assert check.last.arguments["power"] == 1
     assert check.last.expected.tolist() == [1.0, 2.0] and check.last.got.tolist() == [8.0, 12.0]
+
+
+def test_the_failing_case_is_shown_whole_and_its_maps_are_drawn():
+    check = homework().check
+    check(wrong(2))
+    shown = check.last._repr_html_()
+    assert "[[1., 2.],\n [3., 4.]]" in shown and "[ 8., 12.]" in shown
+    assert "<img" not in shown and draw(check.last) is None
+    expected, got = torch.zeros(2, 12, 14), torch.zeros(2, 12, 14)
+    got[1, 2:5, 3:7] = 1
+    drawn = draw(Failing({"n": 3}, {"loss": 1.0, "map": expected}, {"loss": 1.0, "map": got}))
+    titles = [ax.get_title("left") for ax in drawn.figure.axes]
+    assert titles == ["expected['map'][1]", "got['map'][1]", "got − expected"]
+    assert drawn.figure.axes[2].images[0].get_array().sum() == 12
+    html = Failing({"n": 3}, expected, got)._repr_html_()
+    assert "float32 (2, 12, 14)" in html and "data:image/png" in html
+    assert "<img" not in Failing({}, expected, expected)._repr_html_()
+
+
+def test_infinite_and_absent_numbers_are_drawn_too():
+    expected, got = torch.full((3, 3), torch.inf), torch.eye(3)
+    got[0, 0] = torch.nan
+    assert draw(Failing({}, expected, got)).png().startswith(b"\x89PNG")
+    assert draw(Failing({}, expected > 0, got > 0)) is not None
+    assert draw(Failing({}, expected, None)) is None
 
 
 def test_the_log_is_written_where_a_student_works_and_nowhere_else(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lessons.anchor_boxes import box_iou, nms
 from lessons.homework.answers.anchor_boxes import giou, soft_nms
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 
 
 def random_boxes(n: int, generator: torch.Generator, size: float = 60.0) -> Tensor:
@@ -22,6 +22,8 @@ def random_boxes(n: int, generator: torch.Generator, size: float = 60.0) -> Tens
 
 def scored_boxes(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, float]]:
     """A chain of three, equal scores, near duplicates, one box, none."""
+    two = torch.tensor([[0.0, 0, 3, 2], [1, 0, 4, 2]])
+    yield two, torch.tensor([0.9, 0.8]), 0.5
     chain = torch.tensor([[0.0, 0, 30, 20], [8, 0, 38, 20], [16, 0, 46, 20]])
     yield chain, torch.tensor([0.9, 0.8, 0.7]), 0.5
     yield chain[[1, 0, 2]], torch.tensor([0.6, 0.9, 0.58]), 0.3
@@ -52,42 +54,81 @@ def soft_search(boxes, scores, decay, fixed_order=False, best_first=True, sort=F
     return scores[visited] if sort else scores
 
 
+@mistake(
+    "deleted, not lowered",
+    "Some of your scores are 0: that is the NMS of the lesson. Here no box is deleted, "
+    "each keeps a part of its score.",
+)
 def soft_hard(boxes, scores, sigma):
     kept = torch.zeros(len(boxes), dtype=torch.bool)
     kept[nms(boxes, scores, 0.5)] = True
     return scores * kept
 
 
+@mistake(
+    "the IoU is not squared",
+    "Your scores fall too fast where boxes hardly overlap. Compare the exponent with the "
+    "formula, symbol by symbol.",
+)
 def soft_not_squared(boxes, scores, sigma):
     return soft_search(boxes, scores, lambda iou: torch.exp(-iou / sigma))
 
 
+@mistake(
+    "the linear variant",
+    "You multiply by 1 − IoU, the paper's other variant. What is sigma for in yours?",
+)
 def soft_linear(boxes, scores, sigma):
     return soft_search(boxes, scores, lambda iou: 1 - iou)
 
 
+@mistake(
+    "sigma squared",
+    "Right but for the width of the decay. Is it a standard deviation in this formula?",
+)
 def soft_sigma_squared(boxes, scores, sigma):
     return soft_search(boxes, scores, lambda iou: torch.exp(-iou.square() / sigma**2))
 
 
+@mistake(
+    "twice sigma",
+    "Your scores fall too slowly: there is no 2 in this exponent.",
+)
 def soft_two_sigma(boxes, scores, sigma):
     return soft_search(boxes, scores, lambda iou: torch.exp(-iou.square() / (2 * sigma)))
 
 
+@mistake(
+    "the order of the first scores",
+    "You sort once and go down that list. After one step the scores are others: who is best now?",
+)
 def soft_planned(boxes, scores, sigma):
     return soft_search(boxes, scores, lambda iou: torch.exp(-iou.square() / sigma), True)
 
 
+@mistake(
+    "the order in which boxes were taken",
+    "The numbers are right, but in the order of taking. Entry i belongs to box i.",
+)
 def soft_in_order_taken(boxes, scores, sigma):
     return soft_search(boxes, scores, lambda iou: torch.exp(-iou.square() / sigma), sort=True)
 
 
+@mistake(
+    "the worst box first",
+    "You begin with the box of the lowest score, so the sure boxes pay for the unsure.",
+)
 def soft_worst_first(boxes, scores, sigma):
     return soft_search(
         boxes, scores, lambda iou: torch.exp(-iou.square() / sigma), best_first=False
     )
 
 
+@mistake(
+    "boxes that were taken are lowered again",
+    "A box that has been taken loses score to later ones. Its score is final once it is "
+    "taken: whom does a step touch?",
+)
 def soft_everyone(boxes, scores, sigma):
     decay = torch.exp(-box_iou(boxes, boxes).square() / sigma)
     scores, left = scores.clone(), torch.ones(len(boxes), dtype=torch.bool)
@@ -99,6 +140,10 @@ def soft_everyone(boxes, scores, sigma):
     return scores
 
 
+@mistake(
+    "the box suppresses itself",
+    "Even a box that stands alone loses score in yours. What is its IoU with itself?",
+)
 def soft_itself_too(boxes, scores, sigma):
     decay = torch.exp(-box_iou(boxes, boxes).square() / sigma)
     scores, left = scores.clone(), torch.ones(len(boxes), dtype=torch.bool)
@@ -116,60 +161,16 @@ SOFT = Exercise(
     minutes=25,
     tolerance=1e-5,
     mistakes=[
-        Mistake(
-            "deleted, not lowered",
-            soft_hard,
-            "Some of your scores are 0: that is the NMS of the lesson. Here no box is deleted, "
-            "each keeps a part of its score.",
-        ),
-        Mistake(
-            "the IoU is not squared",
-            soft_not_squared,
-            "Your scores fall too fast where boxes hardly overlap. Compare the exponent with the "
-            "formula, symbol by symbol.",
-        ),
-        Mistake(
-            "the linear variant",
-            soft_linear,
-            "You multiply by 1 − IoU, the paper's other variant. What is sigma for in yours?",
-        ),
-        Mistake(
-            "sigma squared",
-            soft_sigma_squared,
-            "Right but for the width of the decay. Is it a standard deviation in this formula?",
-        ),
-        Mistake(
-            "twice sigma",
-            soft_two_sigma,
-            "Your scores fall too slowly: there is no 2 in this exponent.",
-        ),
-        Mistake(
-            "the order of the first scores",
-            soft_planned,
-            "You sort once and go down that list. After one step the scores are others: who is "
-            "best now?",
-        ),
-        Mistake(
-            "the order in which boxes were taken",
-            soft_in_order_taken,
-            "The numbers are right, but in the order of taking. Entry i belongs to box i.",
-        ),
-        Mistake(
-            "the worst box first",
-            soft_worst_first,
-            "You begin with the box of the lowest score, so the sure boxes pay for the unsure.",
-        ),
-        Mistake(
-            "boxes that were taken are lowered again",
-            soft_everyone,
-            "A box that has been taken loses score to later ones. Its score is final once it is "
-            "taken: whom does a step touch?",
-        ),
-        Mistake(
-            "the box suppresses itself",
-            soft_itself_too,
-            "Even a box that stands alone loses score in yours. What is its IoU with itself?",
-        ),
+        soft_hard,
+        soft_not_squared,
+        soft_linear,
+        soft_sigma_squared,
+        soft_two_sigma,
+        soft_planned,
+        soft_in_order_taken,
+        soft_worst_first,
+        soft_everyone,
+        soft_itself_too,
     ],
 )
 
@@ -202,34 +203,64 @@ def parts(boxes, others, clamp=True):
     return both, area + other - both, outer.prod(dim=-1)
 
 
+@mistake(
+    "the IoU alone",
+    "This is the plain IoU: two boxes that are apart have 0 in yours, near or far.",
+)
 def giou_plain(boxes, others):
     return box_iou(boxes, others)
 
 
+@mistake(
+    "divided by the union",
+    "Your values fall far below −1. The empty share is a share of which box?",
+)
 def giou_over_union(boxes, others):
     both, either, around = parts(boxes, others)
     return both / either - (around - either) / either
 
 
+@mistake(
+    "added, not subtracted",
+    "Boxes that are farther apart have a higher value in yours. Which way should it go?",
+)
 def giou_added(boxes, others):
     both, either, around = parts(boxes, others)
     return both / either + (around - either) / around
 
 
+@mistake(
+    "a negative side",
+    "Right where boxes overlap. Apart in both directions, two negative sides have a "
+    "positive product.",
+)
 def giou_not_clamped(boxes, others):
     both, either, around = parts(boxes, others, clamp=False)
     return both / either - (around - either) / around
 
 
+@mistake(
+    "the sum of the areas for the union",
+    "Right where boxes are apart. Where they overlap, you count what both cover twice.",
+)
 def giou_sum_for_union(boxes, others):
     both, either, around = parts(boxes, others)
     return both / either - (around - (either + both)) / around
 
 
+@mistake(
+    "the loss",
+    "A box has 0 with itself in yours: that is the loss, 1 − GIoU. The overlap was asked for.",
+)
 def giou_as_loss(boxes, others):
     return 1 - giou(boxes, others)
 
 
+@mistake(
+    "without the intersection only",
+    "You subtract all of C that is outside of the intersection. What neither box covers "
+    "is less than that.",
+)
 def giou_intersection(boxes, others):
     both, either, around = parts(boxes, others)
     return both / either - (around - both) / around
@@ -242,44 +273,13 @@ GIOU = Exercise(
     minutes=15,
     tolerance=1e-5,
     mistakes=[
-        Mistake(
-            "the IoU alone",
-            giou_plain,
-            "This is the plain IoU: two boxes that are apart have 0 in yours, near or far.",
-        ),
-        Mistake(
-            "divided by the union",
-            giou_over_union,
-            "Your values fall far below −1. The empty share is a share of which box?",
-        ),
-        Mistake(
-            "added, not subtracted",
-            giou_added,
-            "Boxes that are farther apart have a higher value in yours. Which way should it go?",
-        ),
-        Mistake(
-            "a negative side",
-            giou_not_clamped,
-            "Right where boxes overlap. Apart in both directions, two negative sides have a "
-            "positive product.",
-        ),
-        Mistake(
-            "the sum of the areas for the union",
-            giou_sum_for_union,
-            "Right where boxes are apart. Where they overlap, you count what both cover twice.",
-        ),
-        Mistake(
-            "the loss",
-            giou_as_loss,
-            "A box has 0 with itself in yours: that is the loss, 1 − GIoU. The overlap was asked "
-            "for.",
-        ),
-        Mistake(
-            "without the intersection only",
-            giou_intersection,
-            "You subtract all of C that is outside of the intersection. What neither box covers "
-            "is less than that.",
-        ),
+        giou_plain,
+        giou_over_union,
+        giou_added,
+        giou_not_clamped,
+        giou_sum_for_union,
+        giou_as_loss,
+        giou_intersection,
     ],
 )
 

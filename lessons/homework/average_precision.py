@@ -14,13 +14,17 @@ from lessons.homework.answers.average_precision import (
     mean_average_precision,
 )
 from lessons.kit.data import Segments, boxes
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 
 # ---------------------------------------------------------------- 1. boundary_iou
 
 
 def mask_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Masks of two overlapping rectangles each, some at the image's edge, one empty, one full."""
+    square = torch.ones(1, 3, 3, dtype=torch.bool)
+    bitten = square.clone()
+    bitten[0, 0, 2] = False
+    yield square, bitten, 1
     small = torch.zeros(2, 5, 5, dtype=torch.bool)
     small[0, :4, :4] = small[1, 1:, 1:] = True
     yield small[:1], small[1:], 1
@@ -30,6 +34,8 @@ def mask_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int
     hole[0, 3:6, 4:7] = False
     yield torch.cat([full, hole]), torch.cat([hole, full, ~full]), 2
     yield random_masks(0, 8, 10, generator), random_masks(2, 8, 10, generator), 1
+    empty = torch.zeros(1, 4, 5, dtype=torch.bool)
+    yield torch.cat([empty, ~empty]), empty, 1
 
 
 def random_masks(n: int, h: int, w: int, generator: torch.Generator) -> Tensor:
@@ -50,6 +56,10 @@ def pool(values, width, padding=0):
     return F.max_pool2d(values[:, None], 2 * width + 1, stride=1, padding=padding)[:, 0]
 
 
+@mistake(
+    "the IoU of the boxes",
+    "Your numbers are those of the bounding boxes. Which pixels of its box does a sheep not fill?",
+)
 def boxes_iou(predictions, targets, width):
     def filled(masks):
         out = torch.zeros_like(masks)
@@ -61,10 +71,19 @@ def boxes_iou(predictions, targets, width):
     return mask_iou(filled(predictions), filled(targets))
 
 
+@mistake(
+    "no band at all",
+    "These are the IoUs of the whole masks. Take the interior away before you compare.",
+)
 def whole_mask_iou(predictions, targets, width):
     return mask_iou(predictions, targets)
 
 
+@mistake(
+    "the band lies outside",
+    "You grow the mask and keep what was added. The band belongs to the mask itself: "
+    "grow the background instead.",
+)
 def outer_band_iou(predictions, targets, width):
     def band(masks):
         grown = pool(masks.float(), width, padding=width) > 0
@@ -73,6 +92,11 @@ def outer_band_iou(predictions, targets, width):
     return mask_iou(band(predictions), band(targets))
 
 
+@mistake(
+    "the image's edge is no boundary",
+    "Right, except for masks that touch the edge of the image. What does max_pool2d's own "
+    "padding put there, and what should stand there?",
+)
 def edge_forgotten_iou(predictions, targets, width):
     def band(masks):
         return masks & (pool((~masks).float(), width, padding=width) > 0)
@@ -85,14 +109,28 @@ def padded_band(masks, width):
     return masks & (pool(background, width) > 0)
 
 
+@mistake(
+    "the band is one pixel wide",
+    "Right for width 1 only. How many layers of pixels have to come off?",
+)
 def band_too_thin_iou(predictions, targets, width):
     return boundary_iou(predictions, targets, 1)
 
 
+@mistake(
+    "one layer too many",
+    "Your band is one pixel too wide. How many moves is the outermost pixel of a mask from "
+    "the outside?",
+)
 def band_too_wide_iou(predictions, targets, width):
     return boundary_iou(predictions, targets, width + 1)
 
 
+@mistake(
+    "the interior",
+    "You compare what lies inside the bands. The band is what is left of the mask without "
+    "its interior.",
+)
 def interior_iou(predictions, targets, width):
     def interior(masks):
         return masks & ~padded_band(masks, width)
@@ -100,6 +138,11 @@ def interior_iou(predictions, targets, width):
     return mask_iou(interior(predictions), interior(targets))
 
 
+@mistake(
+    "only four neighbours",
+    "Right but at corners: in king's moves a diagonal step is one move, so the "
+    "neighbourhood is a square.",
+)
 def diamond_iou(predictions, targets, width):
     def band(masks):
         background = F.pad((~masks).float(), (width,) * 4, value=1)
@@ -119,52 +162,14 @@ BOUNDARY = Exercise(
     points=4,
     minutes=20,
     mistakes=[
-        Mistake(
-            "the IoU of the boxes",
-            boxes_iou,
-            "Your numbers are those of the bounding boxes. Which pixels of its box does a sheep "
-            "not fill?",
-        ),
-        Mistake(
-            "no band at all",
-            whole_mask_iou,
-            "These are the IoUs of the whole masks. Take the interior away before you compare.",
-        ),
-        Mistake(
-            "the band lies outside",
-            outer_band_iou,
-            "You grow the mask and keep what was added. The band belongs to the mask itself: "
-            "grow the background instead.",
-        ),
-        Mistake(
-            "the image's edge is no boundary",
-            edge_forgotten_iou,
-            "Right, except for masks that touch the edge of the image. What does max_pool2d's own "
-            "padding put there, and what should stand there?",
-        ),
-        Mistake(
-            "the band is one pixel wide",
-            band_too_thin_iou,
-            "Right for width 1 only. How many layers of pixels have to come off?",
-        ),
-        Mistake(
-            "one layer too many",
-            band_too_wide_iou,
-            "Your band is one pixel too wide. How many moves is the outermost pixel of a mask from "
-            "the outside?",
-        ),
-        Mistake(
-            "the interior",
-            interior_iou,
-            "You compare what lies inside the bands. The band is what is left of the mask without "
-            "its interior.",
-        ),
-        Mistake(
-            "only four neighbours",
-            diamond_iou,
-            "Right but at corners: in king's moves a diagonal step is one move, so the "
-            "neighbourhood is a square.",
-        ),
+        boxes_iou,
+        whole_mask_iou,
+        outer_band_iou,
+        edge_forgotten_iou,
+        band_too_thin_iou,
+        band_too_wide_iou,
+        interior_iou,
+        diamond_iou,
     ],
 )
 
@@ -182,6 +187,10 @@ def iou_matrices(generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
     yield torch.zeros(0, 3), 0.5
 
 
+@mistake(
+    "one thing is matched twice",
+    "Two detections got the same thing. Who remembers that it is taken?",
+)
 def voc_twice(iou, threshold):
     if iou.shape[1] == 0:
         return torch.full((len(iou),), -1)
@@ -189,25 +198,47 @@ def voc_twice(iou, threshold):
     return torch.where(best >= threshold, favourite, -1)
 
 
+@mistake(
+    "a second choice",
+    "This is COCO's rule: when the favourite is taken you try the next best. VOC gives no "
+    "second choice.",
+)
 def voc_second_choice(iou, threshold):
     # COCO's rule, with the first of equal things as VOC takes it.
     backwards = match_detections(iou.flip(1).double(), torch.tensor([threshold]).double())[0]
     return torch.where(backwards >= 0, iou.shape[1] - 1 - backwards, -1)
 
 
+@mistake(
+    "> for ≥ at the threshold",
+    "Almost: an IoU that equals the threshold is a match too.",
+)
 def voc_strict(iou, threshold):
     return match_voc(torch.where(iou == threshold, 0, iou), threshold)
 
 
+@mistake(
+    "the last of equal favourites",
+    "Two things have the same IoU with a detection, and you take the last. The first was "
+    "asked for.",
+)
 def voc_last_of_equals(iou, threshold):
     matches = match_voc(iou.flip(1), threshold)
     return torch.where(matches >= 0, iou.shape[1] - 1 - matches, -1)
 
 
+@mistake(
+    "from the worst detection up",
+    "Where two rows want one thing, your later row gets it. Which row has the best score?",
+)
 def voc_last_first(iou, threshold):
     return match_voc(iou.flip(0), threshold).flip(0)
 
 
+@mistake(
+    "the things choose",
+    "In your version each thing looks for its best detection. Here the detections choose.",
+)
 def voc_by_column(iou, threshold):
     matches = torch.full((len(iou),), -1)
     if len(iou):
@@ -223,38 +254,12 @@ VOC = Exercise(
     points=3,
     minutes=10,
     mistakes=[
-        Mistake(
-            "one thing is matched twice",
-            voc_twice,
-            "Two detections got the same thing. Who remembers that it is taken?",
-        ),
-        Mistake(
-            "a second choice",
-            voc_second_choice,
-            "This is COCO's rule: when the favourite is taken you try the next best. VOC gives no "
-            "second choice.",
-        ),
-        Mistake(
-            "> for ≥ at the threshold",
-            voc_strict,
-            "Almost: an IoU that equals the threshold is a match too.",
-        ),
-        Mistake(
-            "the last of equal favourites",
-            voc_last_of_equals,
-            "Two things have the same IoU with a detection, and you take the last. The first was "
-            "asked for.",
-        ),
-        Mistake(
-            "from the worst detection up",
-            voc_last_first,
-            "Where two rows want one thing, your later row gets it. Which row has the best score?",
-        ),
-        Mistake(
-            "the things choose",
-            voc_by_column,
-            "In your version each thing looks for its best detection. Here the detections choose.",
-        ),
+        voc_twice,
+        voc_second_choice,
+        voc_strict,
+        voc_last_of_equals,
+        voc_last_first,
+        voc_by_column,
     ],
 )
 
@@ -263,6 +268,9 @@ VOC = Exercise(
 
 def rankings(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Mixed classes: some without things, some without detections; no two scores are equal."""
+    hits = torch.tensor([False, True, True, True])
+    labels = torch.tensor([0, 0, 1, 0])
+    yield torch.tensor([0.9, 0.8, 0.7, 0.6]), hits, labels, torch.tensor([3, 1])
     for count, things, dtype in (
         (40, [12, 9, 0, 4], torch.float32),
         (25, [7, 0, 30], torch.float64),
@@ -296,6 +304,11 @@ def class_areas(scores, true_positive, labels, num_targets, area):
     return torch.stack(areas).mean().item() if areas else float("nan")
 
 
+@mistake(
+    "no envelope",
+    "You sum the precision of each rank itself. A later rank may be better: which maximum "
+    "comes first?",
+)
 def map_no_envelope(*arguments):
     def area(precision, recall):
         return (recall.diff(prepend=recall.new_zeros(1)) * precision).sum()
@@ -303,6 +316,11 @@ def map_no_envelope(*arguments):
     return class_areas(*arguments, area)
 
 
+@mistake(
+    "trapezoids",
+    "You join the measured points by slanted lines. The envelope is a staircase: between "
+    "two ranks it is flat.",
+)
 def map_trapezoid(*arguments):
     def area(precision, recall):
         start = torch.cat([precision[:1], precision]) if len(precision) else recall.new_zeros(1)
@@ -311,6 +329,10 @@ def map_trapezoid(*arguments):
     return class_areas(*arguments, area)
 
 
+@mistake(
+    "101 points instead of the area",
+    "That is COCO's reading at 101 recalls, close to the area but not it.",
+)
 def map_101_points(*arguments):
     def area(precision, recall):
         envelope = precision.flip(0).cummax(0).values.flip(0)
@@ -320,17 +342,32 @@ def map_101_points(*arguments):
     return class_areas(*arguments, area)
 
 
+@mistake(
+    "the mean over absent classes",
+    "A class without any thing counts as 0 in your mean. Nobody could have found it: over "
+    "how many classes is the mean?",
+)
 def map_absent_classes(scores, true_positive, labels, num_targets):
     present = int((num_targets > 0).sum())
     mean = mean_average_precision(scores, true_positive, labels, num_targets)
     return mean * present / len(num_targets) if present else 0.0
 
 
+@mistake(
+    "a class that was never detected drops out",
+    "A class with things but without detections is missing from your mean. Missing "
+    "everything is not the same as having nothing to find.",
+)
 def map_undetected_classes(scores, true_positive, labels, num_targets):
     detected = torch.bincount(labels, minlength=len(num_targets)) > 0
     return mean_average_precision(scores, true_positive, labels, num_targets * detected)
 
 
+@mistake(
+    "a mean weighted by the number of things",
+    "Large classes count more in your mean. Every class that exists has the same weight, "
+    "the rare ones too.",
+)
 def map_weighted(scores, true_positive, labels, num_targets):
     classes = torch.arange(len(num_targets))
     each = [
@@ -341,15 +378,28 @@ def map_weighted(scores, true_positive, labels, num_targets):
     return (torch.tensor(each).double() * weights).sum().item() if each else float("nan")
 
 
+@mistake(
+    "no ranking",
+    "You take the detections in the order in which they came. Whom does precision at rank 1 ask?",
+)
 def map_not_ranked(scores, true_positive, labels, num_targets):
     order = -torch.arange(len(scores)).double()
     return mean_average_precision(order, true_positive, labels, num_targets)
 
 
+@mistake(
+    "the worst score first",
+    "Your ranking begins with the lowest score: argsort ascends unless told otherwise.",
+)
 def map_worst_first(scores, true_positive, labels, num_targets):
     return mean_average_precision(-scores, true_positive, labels, num_targets)
 
 
+@mistake(
+    "all classes in one ranking",
+    "You rank all classes together. Frequent classes then drown the rare ones: one "
+    "ranking for each class.",
+)
 def map_one_ranking(scores, true_positive, labels, num_targets):
     together = num_targets.sum()[None]
     return mean_average_precision(scores, true_positive, torch.zeros_like(labels), together)
@@ -361,58 +411,15 @@ MEAN_AP = Exercise(
     points=4,
     minutes=20,
     mistakes=[
-        Mistake(
-            "no envelope",
-            map_no_envelope,
-            "You sum the precision of each rank itself. A later rank may be better: which maximum "
-            "comes first?",
-        ),
-        Mistake(
-            "the mean over absent classes",
-            map_absent_classes,
-            "A class without any thing counts as 0 in your mean. Nobody could have found it: over "
-            "how many classes is the mean?",
-        ),
-        Mistake(
-            "a class that was never detected drops out",
-            map_undetected_classes,
-            "A class with things but without detections is missing from your mean. Missing "
-            "everything is not the same as having nothing to find.",
-        ),
-        Mistake(
-            "a mean weighted by the number of things",
-            map_weighted,
-            "Large classes count more in your mean. Every class that exists has the same weight, "
-            "the rare ones too.",
-        ),
-        Mistake(
-            "no ranking",
-            map_not_ranked,
-            "You take the detections in the order in which they came. Whom does precision at rank "
-            "1 ask?",
-        ),
-        Mistake(
-            "the worst score first",
-            map_worst_first,
-            "Your ranking begins with the lowest score: argsort ascends unless told otherwise.",
-        ),
-        Mistake(
-            "all classes in one ranking",
-            map_one_ranking,
-            "You rank all classes together. Frequent classes then drown the rare ones: one "
-            "ranking for each class.",
-        ),
-        Mistake(
-            "trapezoids",
-            map_trapezoid,
-            "You join the measured points by slanted lines. The envelope is a staircase: between "
-            "two ranks it is flat.",
-        ),
-        Mistake(
-            "101 points instead of the area",
-            map_101_points,
-            "That is COCO's reading at 101 recalls, close to the area but not it.",
-        ),
+        map_no_envelope,
+        map_absent_classes,
+        map_undetected_classes,
+        map_weighted,
+        map_not_ranked,
+        map_worst_first,
+        map_one_ranking,
+        map_trapezoid,
+        map_101_points,
     ],
 )
 
@@ -421,6 +428,7 @@ MEAN_AP = Exercise(
 
 def cuts(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Scores of one decimal, so that many are shared; few and many things."""
+    yield torch.tensor([0.9, 0.5, 0.4]), torch.tensor([True, False, True]), 2
     for count, targets, dtype in (
         (30, 14, torch.float32),
         (12, 30, torch.float64),
@@ -430,7 +438,6 @@ def cuts(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
         hits = torch.rand(count, generator=generator) < scores
         yield scores, hits & (hits.cumsum(0) <= targets), targets
     yield torch.tensor([0.9, 0.8, 0.8, 0.7, 0.6]), torch.tensor([1, 1, 0, 1, 0]).bool(), 4
-    yield torch.tensor([0.9, 0.5, 0.4]), torch.tensor([True, False, True]), 2
     yield torch.tensor([0.4]), torch.tensor([False]), 3
     yield torch.zeros(0), torch.zeros(0).bool(), 2
 
@@ -451,10 +458,19 @@ def f1_score(hits, count, num_targets):
     return 2 * hits / (count + num_targets)
 
 
+@mistake(
+    "> for ≥",
+    "Your cut throws away the detections whose score is the threshold itself. At least: ≥.",
+)
 def cut_strict(*arguments):
     return search(*arguments, f1_score, keep=torch.gt)
 
 
+@mistake(
+    "the arithmetic mean",
+    "You average precision and recall. F₁ is their harmonic mean, which is closer to the "
+    "smaller of the two.",
+)
 def cut_arithmetic(*arguments):
     def mean(hits, count, num_targets):
         return (hits / max(count, 1) + hits / num_targets) / 2
@@ -462,14 +478,26 @@ def cut_arithmetic(*arguments):
     return search(*arguments, mean)
 
 
+@mistake(
+    "only precision",
+    "You maximise precision alone; one sure detection would be the best system.",
+)
 def cut_precision(*arguments):
     return search(*arguments, lambda hits, count, num_targets: hits / max(count, 1))
 
 
+@mistake(
+    "the lowest of equal cuts",
+    "Of equally good thresholds you return the lowest. The highest was asked for.",
+)
 def cut_lowest(*arguments):
     return search(*arguments, f1_score, at_least=True)
 
 
+@mistake(
+    "a cut through equal scores",
+    "You stop in the middle of detections that share a score. No threshold can do that.",
+)
 def cut_through_ties(scores, true_positive, num_targets):
     order = scores.argsort(descending=True, stable=True)
     best, hits = (float("inf"), 0.0), 0
@@ -488,32 +516,11 @@ CUT = Exercise(
     minutes=20,
     stretch=True,
     mistakes=[
-        Mistake(
-            "> for ≥",
-            cut_strict,
-            "Your cut throws away the detections whose score is the threshold itself. At least: ≥.",
-        ),
-        Mistake(
-            "a cut through equal scores",
-            cut_through_ties,
-            "You stop in the middle of detections that share a score. No threshold can do that.",
-        ),
-        Mistake(
-            "the arithmetic mean",
-            cut_arithmetic,
-            "You average precision and recall. F₁ is their harmonic mean, which is closer to the "
-            "smaller of the two.",
-        ),
-        Mistake(
-            "only precision",
-            cut_precision,
-            "You maximise precision alone; one sure detection would be the best system.",
-        ),
-        Mistake(
-            "the lowest of equal cuts",
-            cut_lowest,
-            "Of equally good thresholds you return the lowest. The highest was asked for.",
-        ),
+        cut_strict,
+        cut_through_ties,
+        cut_arithmetic,
+        cut_precision,
+        cut_lowest,
     ],
 )
 

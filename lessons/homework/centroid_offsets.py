@@ -13,13 +13,14 @@ from lessons.homework.answers.centroid_offsets import (
     mean_shift,
     turn_offsets,
 )
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 
 # ---------------------------------------------------------------- 1. inner_centres
 
 
 def shapes(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
     """Rings, bars in two parts, wedges and random pixels; one pixel, an empty mask, no mask."""
+    yield (torch.tensor([[[1, 1, 1], [1, 0, 0]]]).bool(),)
     x, y = pixel_centres((26, 37))
     for _ in range(3):
         cx, cy, r = (torch.rand(3, generator=generator) * torch.tensor([15, 8, 3])).tolist()
@@ -117,56 +118,43 @@ INNER = Exercise(
     tolerance=1e-3,
     call=judge_centres,
     mistakes=[
-        Mistake(
+        mistake(
             "the centroid itself",
-            instance_centroids,
             "That is C, the best point of the plane, and it may lie in a hole. Asked for is the "
             "best among the pixels of the instance.",
-        ),
-        Mistake(
+        )(instance_centroids),
+        mistake(
             "the pixel under the centroid",
-            of_each(of_image),
             "You choose among all pixels of the image. Over which set does the arg min run?",
-        ),
-        Mistake(
+        )(of_each(of_image)),
+        mistake(
             "distances without the square",
-            of_each(medoid),
             "This is the pixel with the least sum of distances, not of their squares. For that one "
             "there is no shortcut.",
-        ),
-        Mistake(
+        )(of_each(medoid)),
+        mistake(
             "nearest to the middle of the box",
-            of_each(box_middle),
             "You go by the middle of the box, which knows only the four outermost pixels. Multiply "
             "the square out: which point appears?",
-        ),
-        Mistake(
+        )(of_each(box_middle)),
+        mistake(
             "nearest to the medians",
-            of_each(medians),
             "You go by the medians of x and y. They belong to sums of |x|; which point belongs to "
             "sums of squares?",
-        ),
-        Mistake(
+        )(of_each(medians)),
+        mistake(
             "the innermost pixel",
-            of_each(innermost),
             "Yours is the pixel farthest from the outline, a fine centre too, but it does not care "
             "how far the rest of the instance is.",
-        ),
-        Mistake(
+        )(of_each(innermost)),
+        mistake(
             "half a pixel",
-            of_each(corner),
             "The right pixel, but its corner, not its centre: where is the centre of pixel 0?",
+        )(of_each(corner)),
+        mistake("x and y exchanged", "The right pixel as (row, column). Asked for is (x, y).")(
+            of_each(exchanged_centre)
         ),
-        Mistake(
-            "x and y exchanged",
-            of_each(exchanged_centre),
-            "The right pixel as (row, column). Asked for is (x, y).",
-        ),
-        Mistake(
-            "arg max",
-            of_each(worst),
-            "You found the pixel that is farthest from all others.",
-        ),
+        mistake("arg max", "You found the pixel that is farthest from all others.")(of_each(worst)),
     ],
 )
 
@@ -175,6 +163,8 @@ INNER = Exercise(
 
 def fields(generator: torch.Generator) -> Iterator[tuple[Tensor, bool, int]]:
     """Fields of several shapes, all mirrorings and turns, more than a whole turn, and backwards."""
+    tiny = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
+    yield from ((tiny, True, 0), (tiny, False, 1), (tiny, True, 2))
     for h, w, mirror, quarters in (
         (4, 7, False, 0), (4, 7, True, 0), (5, 3, False, 1), (6, 6, False, 2), (3, 8, False, 3),
         (4, 5, True, 1), (5, 5, True, 2), (2, 9, True, 3), (4, 3, True, -1), (3, 4, False, 5),
@@ -206,16 +196,30 @@ def turned(
     return turn
 
 
+@mistake(
+    "one quarter for all",
+    "Right for one quarter. How often do the arrows have to turn when the image turns "
+    "twice, or three times?",
+)
 def one_quarter_of_arrows(offsets, mirror, quarters):
     field = turned(turn_arrows=0)(offsets, mirror, quarters)
     return torch.stack([field[1], -field[0]]) if quarters % 4 else field
 
 
+@mistake(
+    "exchanged without a sign",
+    "You exchange dx and dy, which mirrors the arrows along the diagonal. A turn needs a "
+    "sign as well, and half a turn is not nothing.",
+)
 def exchanged_arrows(offsets, mirror, quarters):
     field = turned(turn_arrows=0)(offsets, mirror, quarters)
     return field.flip(0) if quarters % 2 else field
 
 
+@mistake(
+    "channels taken for (dy, dx)",
+    "You treat the first channel as dy. The channels are dx and dy, in this order.",
+)
 def rows_and_columns(offsets, mirror, quarters):
     return turn_offsets(offsets.flip(0), mirror, quarters).flip(0)
 
@@ -226,68 +230,45 @@ TURN = Exercise(
     points=4,
     minutes=20,
     mistakes=[
-        Mistake(
+        mistake(
             "only the places",
-            turned(mirror_sign=(1, 1), turn_arrows=0),
             "This is still the colleague's: the arrows are carried to their new places and point "
             "as before. Take the arrow to the right: where does it point in the mirror?",
-        ),
-        Mistake(
+        )(turned(mirror_sign=(1, 1), turn_arrows=0)),
+        mistake(
             "the mirror without its sign",
-            turned(mirror_sign=(1, 1)),
             "The turns are right. In the mirror right becomes left: which number of an arrow "
             "changes, and how?",
-        ),
-        Mistake(
+        )(turned(mirror_sign=(1, 1))),
+        mistake(
             "the mirror's sign on dy",
-            turned(mirror_sign=(1, -1)),
             "The turns are right. Your mirror turns up and down: which of the two channels is dx?",
-        ),
-        Mistake(
+        )(turned(mirror_sign=(1, -1))),
+        mistake(
             "both signs in the mirror",
-            turned(mirror_sign=(-1, -1)),
             "The turns are right. A mirror changes left and right only; what becomes of an arrow "
             "that points up?",
-        ),
-        Mistake(
+        )(turned(mirror_sign=(-1, -1))),
+        mistake(
             "turned places, unturned arrows",
-            turned(turn_arrows=0),
             "The mirror is right. After a quarter turn your arrows stand elsewhere and point as "
             "before.",
-        ),
-        Mistake(
+        )(turned(turn_arrows=0)),
+        mistake(
             "arrows turned the other way",
-            turned(turn_arrows=-1),
             "Places and arrows turn in opposite directions. dy counts downwards: turn the page and "
             "look where the arrow to the right points.",
-        ),
-        Mistake(
-            "one quarter for all",
-            one_quarter_of_arrows,
-            "Right for one quarter. How often do the arrows have to turn when the image turns "
-            "twice, or three times?",
-        ),
-        Mistake(
-            "exchanged without a sign",
-            exchanged_arrows,
-            "You exchange dx and dy, which mirrors the arrows along the diagonal. A turn needs a "
-            "sign as well, and half a turn is not nothing.",
-        ),
-        Mistake(
+        )(turned(turn_arrows=-1)),
+        one_quarter_of_arrows,
+        exchanged_arrows,
+        mistake(
             "first turned, then mirrored",
-            turned(turn_first=True),
             "Each is right by itself. The order is not: mirror first, then turn.",
+        )(turned(turn_first=True)),
+        mistake("the places stay", "The arrows are changed as they should, in their old places.")(
+            turned(mirror_places=False, turn_places=False)
         ),
-        Mistake(
-            "the places stay",
-            turned(mirror_places=False, turn_places=False),
-            "The arrows are changed as they should, in their old places.",
-        ),
-        Mistake(
-            "channels taken for (dy, dx)",
-            rows_and_columns,
-            "You treat the first channel as dy. The channels are dx and dy, in this order.",
-        ),
+        rows_and_columns,
     ],
 )
 
@@ -296,9 +277,11 @@ TURN = Exercise(
 
 def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Batches of one to three images with instances of all sizes; empty masks, no instances."""
+    said = torch.tensor([[[[1.0, 0.0, 2.0]], [[0.0, 2.0, -1.0]]]])
+    yield said, [torch.tensor([[[True, True, False]], [[False, False, True]]])]
     for counts, h, w in (
         ((3,), 9, 14), ((2, 5), 12, 8), ((4, 1, 2), 10, 10), ((6, 0), 7, 9), ((1,), 5, 5),
-        ((3, 2), 8, 8), ((0, 0), 6, 4),
+        ((3, 2), 8, 8), ((0, 0), 12, 14),
     ):  # fmt: skip
         masks = []
         for number, count in enumerate(counts):
@@ -360,11 +343,20 @@ def balanced(norm: Callable = euclid, per_instance=torch.mean, over: str = "inst
     return loss
 
 
+@mistake(
+    "NaN of an empty mask",
+    "Right, except where a mask is empty: the mean of no pixels is NaN, and one NaN ends "
+    "the training.",
+)
 def with_nan(offsets, masks):
     values = [m.mean() for own in misses(offsets, masks, euclid) for m in own]
     return torch.stack(values).mean() if values else offsets.sum() * 0
 
 
+@mistake(
+    "no gradient",
+    "The value is right, but no gradient reaches the offsets: what cuts it off?",
+)
 def detached(offsets, masks):
     return balanced_offset_loss(offsets, masks).detach()
 
@@ -381,65 +373,45 @@ BALANCED = Exercise(
     tolerance=1e-5,
     call=learn_from,
     mistakes=[
-        Mistake(
+        mistake(
             "every pixel the same",
-            balanced(over="pixels"),
             "This is the lesson's loss: large instances have more pixels and weigh more. What must "
             "be averaged first?",
-        ),
-        Mistake(
+        )(balanced(over="pixels")),
+        mistake(
             "a mean of the images' means",
-            balanced(over="images"),
             "An instance that is alone in its image weighs as much as six that share one. Each "
             "instance of the batch weighs the same.",
-        ),
-        Mistake(
-            "divided by the images",
-            balanced(over="all images"),
-            "Your sum is right, and you divide it by the number of images.",
-        ),
-        Mistake(
+        )(balanced(over="images")),
+        mistake(
+            "divided by the images", "Your sum is right, and you divide it by the number of images."
+        )(balanced(over="all images")),
+        mistake(
             "the sum over the instances",
-            balanced(over="nothing"),
             "The instances' means are added up: a scene with more sheep would have a larger loss.",
-        ),
-        Mistake(
+        )(balanced(over="nothing")),
+        mistake(
             "empty masks are counted",
-            balanced(over="empty ones too"),
             "Right, except where a mask is empty: it adds nothing to the sum, and you count it.",
-        ),
-        Mistake(
-            "NaN of an empty mask",
-            with_nan,
-            "Right, except where a mask is empty: the mean of no pixels is NaN, and one NaN ends "
-            "the training.",
-        ),
-        Mistake(
+        )(balanced(over="empty ones too")),
+        with_nan,
+        mistake(
             "the sum over the pixels",
-            balanced(per_instance=torch.sum),
             "You add up the pixels of an instance: a large one then weighs more than ever.",
+        )(balanced(per_instance=torch.sum)),
+        mistake("the square", "You square the distance. The formula has the norm itself.")(
+            balanced(norm=lambda difference: difference.square().sum(dim=0))
         ),
-        Mistake(
-            "the square",
-            balanced(norm=lambda difference: difference.square().sum(dim=0)),
-            "You square the distance. The formula has the norm itself.",
-        ),
-        Mistake(
+        mistake(
             "|dx| + |dy|",
-            balanced(norm=lambda difference: difference.abs().sum(dim=0)),
             "You add |dx| and |dy|: that is the way of a taxi. ‖·‖ is the straight line.",
-        ),
-        Mistake(
+        )(balanced(norm=lambda difference: difference.abs().sum(dim=0))),
+        mistake(
             "the root of the area",
-            balanced(per_instance=by_area_root),
             "You divide by the root of the number of pixels: half of the way from the sum to the "
             "mean.",
-        ),
-        Mistake(
-            "no gradient",
-            detached,
-            "The value is right, but no gradient reaches the offsets: what cuts it off?",
-        ),
+        )(balanced(per_instance=by_area_root)),
+        detached,
     ],
 )
 
@@ -448,6 +420,7 @@ BALANCED = Exercise(
 
 def clouds(generator: torch.Generator) -> Iterator[tuple[Tensor, float, int]]:
     """Heaps and loose clouds of votes, small and large radii; a single vote, no step."""
+    yield torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 8.0]]), 5.0, 1  # exactly at the border
     for heaps, each, spread, radius, steps in (
         (3, 20, 2.0, 3.0, 1), (3, 20, 2.0, 3.0, 5), (4, 15, 4.0, 5.0, 8), (1, 40, 6.0, 4.0, 3),
         (2, 12, 1.0, 0.7, 6), (5, 8, 3.0, 9.0, 20), (1, 1, 1.0, 2.0, 4), (2, 10, 2.0, 3.0, 0),
@@ -506,6 +479,10 @@ def hat(difference, radius):
     return (1 - difference.norm(dim=2) / radius).clamp(min=0)
 
 
+@mistake(
+    "a single step",
+    "Right for one step. Does the number of steps do anything?",
+)
 def one_window(votes, radius, steps):
     """Every walker keeps the neighbours of its first place."""
     return shifted()(votes, radius, min(steps, 1))
@@ -520,60 +497,45 @@ SHIFT = Exercise(
     tolerance=1e-5,
     call=lambda function, votes, radius, steps: function(votes, radius, steps),
     mistakes=[
-        Mistake(
+        mistake(
             "the votes move along",
-            shifted(blur=True),
             "Right for one step. From the second on your walkers look at walkers, not at the "
             "votes: the heaps melt into each other.",
-        ),
-        Mistake(
+        )(shifted(blur=True)),
+        mistake(
             "a walker leaves its own vote out",
-            shifted(leave_out=True),
             "You leave a walker's own vote out of the mean. It is a vote like any other.",
-        ),
-        Mistake(
+        )(shifted(leave_out=True)),
+        mistake(
             "a square window",
-            shifted(within_square),
             "Your neighbourhood is a square: a distance in the plane is ‖·‖, not the larger of "
             "|Δx| and |Δy|.",
+        )(shifted(within_square)),
+        mistake("|Δx| + |Δy|", "Your neighbourhood is a diamond: you add |Δx| and |Δy|.")(
+            shifted(within_taxi)
         ),
-        Mistake(
-            "|Δx| + |Δy|",
-            shifted(within_taxi),
-            "Your neighbourhood is a diamond: you add |Δx| and |Δy|.",
-        ),
-        Mistake(
+        mistake(
             "the radius without its square",
-            shifted(within_root),
             "You compare the squared distance with the radius itself.",
+        )(shifted(within_root)),
+        mistake("a diameter", "Your neighbourhood is half as wide: `radius` is not the diameter.")(
+            shifted(within_half)
         ),
-        Mistake(
-            "a diameter",
-            shifted(within_half),
-            "Your neighbourhood is half as wide: `radius` is not the diameter.",
-        ),
-        Mistake(
+        mistake(
             "a gaussian",
-            shifted(gaussian),
             "You weigh all votes with a gaussian, a mean shift too. Asked for is the plain mean of "
             "the votes within the radius.",
-        ),
-        Mistake(
+        )(shifted(gaussian)),
+        mistake(
             "a hat",
-            shifted(hat),
             "You weigh near votes more than far ones, as the density of the lesson does. Asked for "
             "is the plain mean.",
-        ),
-        Mistake(
+        )(shifted(hat)),
+        mistake(
             "half of the way",
-            shifted(share=0.5),
             "Your walkers go half of the way to the mean. They should stand on it.",
-        ),
-        Mistake(
-            "a single step",
-            one_window,
-            "Right for one step. Does the number of steps do anything?",
-        ),
+        )(shifted(share=0.5)),
+        one_window,
     ],
 )
 

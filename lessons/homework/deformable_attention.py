@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from lessons.homework.answers.deformable_attention import deform
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 
 # ---------------------------------------------------------------- 1. deform
 
 
 def looks(generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
     """Maps that are not square, places inside, at the edges and outside; a single cell."""
+    tiny = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])
+    yield tiny, torch.tensor([[0.5, 0.25]]), torch.tensor([[[0.25, 0.0]]]), torch.ones(1, 1)
     for h, w, c, q, k, reach, dtype in (
         (4, 7, 3, 6, 4, 1.5, torch.float64),
         (5, 3, 2, 8, 2, 3.0, torch.float32),
@@ -60,6 +62,10 @@ def corners(
     return gathered
 
 
+@mistake(
+    "x and y exchanged",
+    "You take x for the row. x goes to the right: it counts columns.",
+)
 def exchanged(values, references, offsets, weights):
     """x taken for y."""
     turned = values.transpose(0, 1)
@@ -75,60 +81,45 @@ DEFORM = Exercise(
     stretch=True,
     tolerance=1e-4,
     mistakes=[
-        Mistake(
+        mistake(
             "corners aligned",
-            corners(lambda r, o, size: r[:, None] * (size - 1) + o),
             "In yours x = 0 is the centre of the first cell and x = 1 that of the last. Where "
             "does the task put the centre of cell j?",
-        ),
-        Mistake(
+        )(corners(lambda r, o, size: r[:, None] * (size - 1) + o)),
+        mistake(
             "half a cell off",
-            corners(lambda r, o, size: r[:, None] * size + o),
             "All places are half a cell too far to the right and down: cell 0 has its centre at "
             "½/w, not at 0.",
-        ),
-        Mistake(
-            "offsets in images",
-            corners(lambda r, o, size: (r[:, None] + o) * size - 0.5),
-            "You count an offset of 1 as the whole image. It is one cell.",
-        ),
-        Mistake(
+        )(corners(lambda r, o, size: r[:, None] * size + o)),
+        mistake(
+            "offsets in images", "You count an offset of 1 as the whole image. It is one cell."
+        )(corners(lambda r, o, size: (r[:, None] + o) * size - 0.5)),
+        mistake(
             "rounded towards 0",
-            corners(whole=torch.trunc),
             "Right inside of the map. Left of the first centre a place is negative: what does "
             "a conversion to whole numbers do there?",
-        ),
-        Mistake(
+        )(corners(whole=torch.trunc)),
+        mistake(
             "the border goes on",
-            corners(inside=False),
             "Outside of the map you find the border's value again. There is nothing: 0.",
-        ),
-        Mistake(
+        )(corners(inside=False)),
+        mistake(
             "a place beside the map is empty",
-            corners(strict=True),
             "You drop a place as soon as one of its four corners is outside. The corners that "
             "are inside still count.",
-        ),
-        Mistake(
+        )(corners(strict=True)),
+        mistake(
             "the far corner counts most",
-            corners(far=True),
             "Your corners count the more, the farther they are. A place on a centre is that cell.",
-        ),
-        Mistake(
+        )(corners(far=True)),
+        mistake(
             "the nearest cell",
-            corners(nearest=True),
             "You take the nearest cell. Then an offset has no gradient; four cells share a place.",
-        ),
-        Mistake(
-            "x and y exchanged",
-            exchanged,
-            "You take x for the row. x goes to the right: it counts columns.",
-        ),
-        Mistake(
-            "the weights forgotten",
-            corners(weigh=False),
-            "You take the plain mean of the places. Each has its weight A.",
-        ),
+        )(corners(nearest=True)),
+        exchanged,
+        mistake(
+            "the weights forgotten", "You take the plain mean of the places. Each has its weight A."
+        )(corners(weigh=False)),
     ],
 )
 

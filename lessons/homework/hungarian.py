@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lessons.homework.answers.hungarian import auction, margin, match_allowed, price_bound
 from lessons.hungarian import hungarian
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 
 
 def uniform(generator: torch.Generator, *size: int) -> Tensor:
@@ -20,6 +20,9 @@ def uniform(generator: torch.Generator, *size: int) -> Tensor:
 
 def allowed_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Costs of all scales and signs; often some row or column must stay single."""
+    corner = torch.tensor([[True, True], [True, False]])
+    for cost in ([[2, 2], [2, 2]], [[-10, -1], [-1, -1]], [[100, 101], [101, 101]]):
+        yield torch.tensor(cost).double(), corner
     sizes = ((6, 6), (5, 9), (9, 5), (12, 12), (4, 4), (3, 8))
     scales = ((1, 0), (300, -250), (3, -4), (5000, 0), (10, -5), (1e13, 0))
     for (n, m), (scale, shift) in zip(sizes, scales, strict=True):
@@ -38,6 +41,12 @@ def allowed_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]
     yield torch.tensor([[-7.0]]).double(), torch.tensor([[True]])
 
 
+CONSTANT = (
+    "Your cost of a forbidden pair does not depend on the other costs. It is large only for some "
+    "of them."
+)
+
+
 def with_cost(cost, allowed, forbidden, keep=False):
     """`match_allowed` with another cost of the forbidden pairs."""
     rows, columns = hungarian(torch.where(allowed, cost, forbidden))
@@ -49,48 +58,100 @@ def enough(cost):
     return cost.max() + min(cost.shape) * (cost.max() - cost.min() + 1)
 
 
+@mistake(
+    "forbidden pairs only a little dearer",
+    "Your forbidden pairs cost a little more than the dearest allowed one. What if one of "
+    "them makes several other pairs cheaper?",
+)
 def a_little_dearer(cost, allowed):
     return with_cost(cost, allowed, cost.max() + 1)
 
 
+@mistake(
+    "forbidden pairs twice as dear as the dearest",
+    "Your forbidden pairs cost about as much as two dear ones. How many other pairs may "
+    "have to become dearer to avoid a forbidden one?",
+)
 def twice_the_dearest(cost, allowed):
     return with_cost(cost, allowed, 2 * cost.abs().max() + 1)
 
 
+@mistake(
+    "a thousand",
+    CONSTANT,
+)
 def a_thousand(cost, allowed):
     return with_cost(cost, allowed, cost.new_tensor(1e3))
 
 
+@mistake(
+    "the same number for all costs",
+    CONSTANT,
+)
 def a_million(cost, allowed):
     return with_cost(cost, allowed, cost.new_tensor(1e6))
 
 
+@mistake(
+    "a cost beyond all rounding",
+    "Your cost of a forbidden pair is so large that in a sum with it the other costs are "
+    "rounded away: float64 has some sixteen digits. Make it large beside the costs that "
+    "are given.",
+)
 def beyond_rounding(cost, allowed):
     return with_cost(cost, allowed, cost.new_tensor(1e18))
 
 
+@mistake(
+    "a multiple of the largest cost",
+    "Your cost of a forbidden pair is a multiple of the largest cost. What is that if all "
+    "costs are negative?",
+)
 def times_the_largest(cost, allowed):
     return with_cost(cost, allowed, 2 * min(cost.shape) * cost.max())
 
 
+@mistake(
+    "forbidden pairs for nothing",
+    "Your forbidden pairs cost 0. That makes them attractive.",
+)
 def free_of_charge(cost, allowed):
     return with_cost(cost, allowed, cost.new_tensor(0.0))
 
 
+@mistake(
+    "forbidden afterwards",
+    "You match without the rule and drop what breaks it. Whoever lost a partner that way "
+    "might have had another.",
+)
 def forbidden_afterwards(cost, allowed):
     rows, columns = hungarian(cost)
     kept = allowed[rows, columns]
     return rows[kept], columns[kept]
 
 
+@mistake(
+    "forbidden pairs are returned",
+    "The matching is right, but some of the pairs that you return are not allowed: a dear "
+    "pair is still made where there is no other.",
+)
 def forbidden_returned(cost, allowed):
     return with_cost(cost, allowed, enough(cost), keep=True)
 
 
+@mistake(
+    "an infinite cost",
+    "`hungarian` refuses infinite costs. How large is large enough?",
+)
 def infinite_cost(cost, allowed):
     return with_cost(cost, allowed, cost.new_tensor(torch.inf))
 
 
+@mistake(
+    "greedy",
+    "You take the cheapest allowed pair first. Section 2 of the lesson shows what that "
+    "costs; here it also costs pairs.",
+)
 def greedy_allowed(cost, allowed):
     left, pairs = torch.where(allowed, cost, torch.inf), []
     while left.isfinite().any():
@@ -101,72 +162,23 @@ def greedy_allowed(cost, allowed):
     return both[:, 0], both[:, 1]
 
 
-CONSTANT = (
-    "Your cost of a forbidden pair does not depend on the other costs. It is large only for some "
-    "of them."
-)
-
 ALLOWED = Exercise(
     match_allowed,
     allowed_pairs,
     points=3,
     minutes=15,
     mistakes=[
-        Mistake(
-            "forbidden pairs only a little dearer",
-            a_little_dearer,
-            "Your forbidden pairs cost a little more than the dearest allowed one. What if one of "
-            "them makes several other pairs cheaper?",
-        ),
-        Mistake(
-            "forbidden pairs twice as dear as the dearest",
-            twice_the_dearest,
-            "Your forbidden pairs cost about as much as two dear ones. How many other pairs may "
-            "have to become dearer to avoid a forbidden one?",
-        ),
-        Mistake("a thousand", a_thousand, CONSTANT),
-        Mistake("the same number for all costs", a_million, CONSTANT),
-        Mistake(
-            "a cost beyond all rounding",
-            beyond_rounding,
-            "Your cost of a forbidden pair is so large that in a sum with it the other costs are "
-            "rounded away: float64 has some sixteen digits. Make it large beside the costs that "
-            "are given.",
-        ),
-        Mistake(
-            "a multiple of the largest cost",
-            times_the_largest,
-            "Your cost of a forbidden pair is a multiple of the largest cost. What is that if all "
-            "costs are negative?",
-        ),
-        Mistake(
-            "forbidden pairs for nothing",
-            free_of_charge,
-            "Your forbidden pairs cost 0. That makes them attractive.",
-        ),
-        Mistake(
-            "forbidden afterwards",
-            forbidden_afterwards,
-            "You match without the rule and drop what breaks it. Whoever lost a partner that way "
-            "might have had another.",
-        ),
-        Mistake(
-            "forbidden pairs are returned",
-            forbidden_returned,
-            "The matching is right, but some of the pairs that you return are not allowed: a dear "
-            "pair is still made where there is no other.",
-        ),
-        Mistake(
-            "an infinite cost",
-            infinite_cost,
-            "`hungarian` refuses infinite costs. How large is large enough?",
-        ),
-        Mistake(
-            "greedy",
-            greedy_allowed,
-            "You take the cheapest allowed pair first. Section 2 of the lesson shows what that "
-            "costs; here it also costs pairs.",
-        ),
+        a_little_dearer,
+        twice_the_dearest,
+        a_thousand,
+        a_million,
+        beyond_rounding,
+        times_the_largest,
+        free_of_charge,
+        forbidden_afterwards,
+        forbidden_returned,
+        infinite_cost,
+        greedy_allowed,
     ],
 )
 
@@ -175,6 +187,7 @@ ALLOWED = Exercise(
 
 def price_lists(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Squares and oblongs, prices of both signs and of one only, costs of both signs."""
+    yield torch.tensor([[1.0, 3.0], [2.0, 2.0]]).double(), torch.tensor([1.0, -1.0]).double()
     for n, m in ((3, 5), (4, 4), (5, 8), (1, 6), (7, 7)):
         cost = 4 * uniform(generator, n, m) - 1
         yield cost, 3 * uniform(generator, m) - 2
@@ -183,54 +196,102 @@ def price_lists(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     yield torch.tensor([[2.0]]).double(), torch.tensor([-1.0]).double()
 
 
+@mistake(
+    "positive prices are kept",
+    "You sum positive prices too. With more columns than rows some column stays single: "
+    "does a matching pay its price?",
+)
 def positive_prices(cost, v):
     return (cost - v).amin(1).sum() + v.sum()
 
 
+@mistake(
+    "positive prices vanish from the sum only",
+    "Your rows still reckon with positive prices that your sum leaves out. Make them 0 first.",
+)
 def positive_only_in_the_sum(cost, v):
     return (cost - v).amin(1).sum() + v.clamp(max=0).sum()
 
 
+@mistake(
+    "the columns' prices are missing",
+    "You sum what the rows pay. The columns pay too, here a negative amount.",
+)
 def without_columns(cost, v):
     return (cost - v.clamp(max=0)).amin(1).sum()
 
 
+@mistake(
+    "prices on the wrong side",
+    "Solve u + v ≤ c for u once more: on which side does v end up?",
+)
 def prices_added(cost, v):
     v = v.clamp(max=0)
     return (cost + v).amin(1).sum() + v.sum()
 
 
+@mistake(
+    "a row pays too much",
+    "Your u is as large as the dearest pair allows. It must hold for all pairs of the row.",
+)
 def largest_slack(cost, v):
     v = v.clamp(max=0)
     return (cost - v).amax(1).sum() + v.sum()
 
 
+@mistake(
+    "only the columns that rows want",
+    "You add the price of each row's favourite column, some of them twice. The sum goes "
+    "over all columns, once each.",
+)
 def wanted_columns_only(cost, v):
     v = v.clamp(max=0)
     least = (cost - v).min(1)
     return least.values.sum() + v[least.indices].sum()
 
 
+@mistake(
+    "minus the magnitude",
+    "You turn positive prices into negative ones. They are to become 0.",
+)
 def magnitude(cost, v):
     v = -v.abs()
     return (cost - v).amin(1).sum() + v.sum()
 
 
+@mistake(
+    "negative prices become 0",
+    "You keep the positive prices and drop the negative ones. Which sign is allowed?",
+)
 def negative_prices_made_zero(cost, v):
     v = v.clamp(min=0)
     return (cost - v).amin(1).sum() + v.sum()
 
 
+@mistake(
+    "all prices are lowered",
+    "You lower all prices until none is positive. That is a bound too, but only those "
+    "above 0 need to change.",
+)
 def all_prices_lowered(cost, v):
     v = v - v.max().clamp(min=0)
     return (cost - v).amin(1).sum() + v.sum()
 
 
+@mistake(
+    "the least of each column",
+    "You take a least cost for each column. There is one u for each row.",
+)
 def least_of_each_column(cost, v):
     v = v.clamp(max=0)
     return (cost - v).amin(0).sum() + v.sum()
 
 
+@mistake(
+    "rows pay at least nothing",
+    "You make negative u 0. Only the columns' prices have a sign to keep; costs may be "
+    "negative, and then u must be too.",
+)
 def rows_pay_at_least_nothing(cost, v):
     v = v.clamp(max=0)
     return (cost - v).amin(1).clamp(min=0).sum() + v.sum()
@@ -242,66 +303,17 @@ BOUND = Exercise(
     points=3,
     minutes=15,
     mistakes=[
-        Mistake(
-            "positive prices are kept",
-            positive_prices,
-            "You sum positive prices too. With more columns than rows some column stays single: "
-            "does a matching pay its price?",
-        ),
-        Mistake(
-            "positive prices vanish from the sum only",
-            positive_only_in_the_sum,
-            "Your rows still reckon with positive prices that your sum leaves out. Make them 0 "
-            "first.",
-        ),
-        Mistake(
-            "the columns' prices are missing",
-            without_columns,
-            "You sum what the rows pay. The columns pay too, here a negative amount.",
-        ),
-        Mistake(
-            "prices on the wrong side",
-            prices_added,
-            "Solve u + v ≤ c for u once more: on which side does v end up?",
-        ),
-        Mistake(
-            "a row pays too much",
-            largest_slack,
-            "Your u is as large as the dearest pair allows. It must hold for all pairs of the row.",
-        ),
-        Mistake(
-            "only the columns that rows want",
-            wanted_columns_only,
-            "You add the price of each row's favourite column, some of them twice. The sum goes "
-            "over all columns, once each.",
-        ),
-        Mistake(
-            "minus the magnitude",
-            magnitude,
-            "You turn positive prices into negative ones. They are to become 0.",
-        ),
-        Mistake(
-            "negative prices become 0",
-            negative_prices_made_zero,
-            "You keep the positive prices and drop the negative ones. Which sign is allowed?",
-        ),
-        Mistake(
-            "all prices are lowered",
-            all_prices_lowered,
-            "You lower all prices until none is positive. That is a bound too, but only those "
-            "above 0 need to change.",
-        ),
-        Mistake(
-            "the least of each column",
-            least_of_each_column,
-            "You take a least cost for each column. There is one u for each row.",
-        ),
-        Mistake(
-            "rows pay at least nothing",
-            rows_pay_at_least_nothing,
-            "You make negative u 0. Only the columns' prices have a sign to keep; costs may be "
-            "negative, and then u must be too.",
-        ),
+        positive_prices,
+        positive_only_in_the_sum,
+        without_columns,
+        prices_added,
+        largest_slack,
+        wanted_columns_only,
+        magnitude,
+        negative_prices_made_zero,
+        all_prices_lowered,
+        least_of_each_column,
+        rows_pay_at_least_nothing,
     ],
 )
 
@@ -310,6 +322,13 @@ BOUND = Exercise(
 
 def matchings(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
     """Squares and oblongs, negative costs, a tie, and a single pair."""
+    for cost in (
+        [[1, 2], [2, 4]],
+        [[0, 100], [100, 0]],
+        [[1000, 1001], [1001, 1000]],
+        [[2, 2], [2, 2]],
+    ):
+        yield (torch.tensor(cost).double(),)
     for n, m in ((5, 5), (4, 7), (7, 4), (8, 8), (2, 2), (1, 4), (6, 6)):
         yield (uniform(generator, n, m),)
     yield (10 * uniform(generator, 5, 6) - 20,)
@@ -341,17 +360,29 @@ def gaps_without(cost, forbidden):
     return gaps, (rows, columns)
 
 
+@mistake(
+    "the total instead of the difference",
+    "You return what the second-best matching costs. How much more is that than the best?",
+)
 def total_of_the_second(cost):
     gaps, _ = gaps_without(cost, enough(cost))
     return min([second for there, second, _ in gaps if not there], default=float("inf"))
 
 
+@mistake(
+    "only the dearest pair may be missing",
+    "You forbid the dearest pair of the best matching. The second best may lack any other.",
+)
 def only_the_dearest(cost):
     gaps, best = gaps_without(cost, enough(cost))
     there, _, gap = gaps[int(cost[best].argmax())]
     return float("inf") if there else gap
 
 
+@mistake(
+    "every pair differs",
+    "You forbid all pairs of the best matching at once. One that differs is enough.",
+)
 def all_pairs_differ(cost):
     best = hungarian(cost)
     without = cost.clone()
@@ -362,6 +393,10 @@ def all_pairs_differ(cost):
     return total(cost, pairs) - total(cost, best)
 
 
+@mistake(
+    "each row for itself",
+    "You compare the two least costs of each row. The column of the second may be taken.",
+)
 def best_of_each_row(cost):
     if cost.shape[1] < 2:
         return float("inf")
@@ -369,6 +404,10 @@ def best_of_each_row(cost):
     return (least[:, 1] - least[:, 0]).min().item()
 
 
+@mistake(
+    "swaps of two pairs, moves of one",
+    "You try all swaps of two pairs and all moves to a free place. Three pairs can turn in a ring.",
+)
 def swaps_and_moves(cost):
     rows, columns = (each.tolist() for each in hungarian(cost))
     found, free = [float("inf")], set(range(cost.shape[1])) - set(columns)
@@ -382,26 +421,49 @@ def swaps_and_moves(cost):
     return min(found)
 
 
+@mistake(
+    "a ban that is too cheap",
+    "The pair that you forbid is taken all the same where its price is worth it. How dear "
+    "must it be to be out of reach?",
+)
 def too_cheap_a_ban(cost):
     gaps, _ = gaps_without(cost, cost.max() + 0.01)
     return min(gap for _, _, gap in gaps)
 
 
+@mistake(
+    "the ban is paid where there is no other matching",
+    "Right, except where there is no second matching: there you return the price of the "
+    "forbidden pair.",
+)
 def ban_is_paid(cost):
     gaps, _ = gaps_without(cost, enough(cost))
     return min(gap for _, _, gap in gaps)
 
 
+@mistake(
+    "an infinite ban",
+    "`hungarian` refuses infinite costs. How dear must the forbidden pair be to be out of reach?",
+)
 def infinite_ban(cost):
     gaps, _ = gaps_without(cost, torch.inf)
     return min(gap for _, _, gap in gaps)
 
 
+@mistake(
+    "equal totals count once",
+    "Right, except where two matchings have the same total: the second best is then as "
+    "good as the best.",
+)
 def equal_totals_count_once(cost):
     gaps, _ = gaps_without(cost, enough(cost))
     return min([g for there, _, g in gaps if not there and g > 1e-9], default=float("inf"))
 
 
+@mistake(
+    "a row is left out",
+    "You match without one of the rows. The second-best matching makes all its pairs too.",
+)
 def whole_row_left_out(cost):
     best = total(cost, hungarian(cost))
     if len(cost) < 2:
@@ -410,6 +472,11 @@ def whole_row_left_out(cost):
     return min(abs(total(each, hungarian(each)) - best) for each in left)
 
 
+@mistake(
+    "swaps of two pairs only",
+    "You try all swaps of two pairs. Three pairs can turn in a ring, and with more columns "
+    "than rows one pair can move alone.",
+)
 def square_only_swaps(cost):
     rows, columns = (each.tolist() for each in hungarian(cost))
     found = [float("inf")]
@@ -427,67 +494,17 @@ MARGIN = Exercise(
     points=4,
     minutes=20,
     mistakes=[
-        Mistake(
-            "the total instead of the difference",
-            total_of_the_second,
-            "You return what the second-best matching costs. How much more is that than the best?",
-        ),
-        Mistake(
-            "only the dearest pair may be missing",
-            only_the_dearest,
-            "You forbid the dearest pair of the best matching. The second best may lack any other.",
-        ),
-        Mistake(
-            "every pair differs",
-            all_pairs_differ,
-            "You forbid all pairs of the best matching at once. One that differs is enough.",
-        ),
-        Mistake(
-            "each row for itself",
-            best_of_each_row,
-            "You compare the two least costs of each row. The column of the second may be taken.",
-        ),
-        Mistake(
-            "swaps of two pairs, moves of one",
-            swaps_and_moves,
-            "You try all swaps of two pairs and all moves to a free place. Three pairs can turn in "
-            "a ring.",
-        ),
-        Mistake(
-            "swaps of two pairs only",
-            square_only_swaps,
-            "You try all swaps of two pairs. Three pairs can turn in a ring, and with more columns "
-            "than rows one pair can move alone.",
-        ),
-        Mistake(
-            "a ban that is too cheap",
-            too_cheap_a_ban,
-            "The pair that you forbid is taken all the same where its price is worth it. How dear "
-            "must it be to be out of reach?",
-        ),
-        Mistake(
-            "an infinite ban",
-            infinite_ban,
-            "`hungarian` refuses infinite costs. How dear must the forbidden pair be to be out of "
-            "reach?",
-        ),
-        Mistake(
-            "equal totals count once",
-            equal_totals_count_once,
-            "Right, except where two matchings have the same total: the second best is then as "
-            "good as the best.",
-        ),
-        Mistake(
-            "the ban is paid where there is no other matching",
-            ban_is_paid,
-            "Right, except where there is no second matching: there you return the price of the "
-            "forbidden pair.",
-        ),
-        Mistake(
-            "a row is left out",
-            whole_row_left_out,
-            "You match without one of the rows. The second-best matching makes all its pairs too.",
-        ),
+        total_of_the_second,
+        only_the_dearest,
+        all_pairs_differ,
+        best_of_each_row,
+        swaps_and_moves,
+        square_only_swaps,
+        too_cheap_a_ban,
+        infinite_ban,
+        equal_totals_count_once,
+        ban_is_paid,
+        whole_row_left_out,
     ],
 )
 
@@ -496,6 +513,7 @@ MARGIN = Exercise(
 
 def auctions(generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
     """Few and many buyers, more goods than buyers, negative costs, small and large ε."""
+    yield torch.tensor([[1.0, 2.0], [1.0, 3.0]]).double(), 0.1
     for n, m, epsilon in ((3, 3, 0.01), (6, 6, 0.02), (4, 9, 0.05), (8, 8, 0.3), (1, 2, 0.1)):
         yield uniform(generator, n, m), epsilon
     yield 10 * uniform(generator, 5, 5) - 7, 0.1
@@ -531,30 +549,58 @@ def bidding(
     return torch.tensor(column_of, dtype=torch.int64), prices
 
 
+@mistake(
+    "no ε",
+    "Your bid leaves the buyer just content, without ε. With equal costs that may go on for ever.",
+)
 def no_epsilon(cost, epsilon):
     return bidding(cost, epsilon, raise_by=lambda least, second, _: second - least)
 
 
+@mistake(
+    "only ε",
+    "Your price rises by ε only. Is your second least cost perhaps that of the same good?",
+)
 def only_epsilon(cost, epsilon):
     return bidding(cost, epsilon, raise_by=lambda least, second, e: e + 0 * least)
 
 
+@mistake(
+    "ε twice",
+    "Your price rises by 2 ε more than the difference. Once is enough.",
+)
 def second_in_full(cost, epsilon):
     return bidding(cost, epsilon, raise_by=lambda least, second, e: (second - least).abs() + 2 * e)
 
 
+@mistake(
+    "the last buyer first",
+    "Of those who have nothing you serve the one of highest number. Whose turn is it?",
+)
 def last_buyer_first(cost, epsilon):
     return bidding(cost, epsilon, first=lambda waiting: waiting[-1])
 
 
+@mistake(
+    "the dearest good",
+    "Your buyers look for the largest cost less the price. Here they want to pay little.",
+)
 def dearest_good(cost, epsilon):
     return bidding(cost, epsilon, value=lambda cost, prices: prices - cost)
 
 
+@mistake(
+    "the former owner does not notice",
+    "Two buyers hold the same good at the end. What must happen to the one who had it?",
+)
 def owner_keeps_it(cost, epsilon):
     return bidding(cost, epsilon, free_owner=False)
 
 
+@mistake(
+    "the difference of costs without prices",
+    "Your buyers choose by cost and price, but bid the difference of the costs alone.",
+)
 def prices_ignored(cost, epsilon):
     """Second and least by cost alone, though the choice is by cost and price."""
     n, m = cost.shape
@@ -570,6 +616,11 @@ def prices_ignored(cost, epsilon):
     return torch.tensor(column_of, dtype=torch.int64), prices
 
 
+@mistake(
+    "buyers in turn",
+    "You serve the buyers in turn. Whoever is outbid has nothing again at once: is "
+    "somebody of a lower number waiting when you choose the next one?",
+)
 def in_turn(cost, epsilon):
     """All buyers in order, those who have something passed over, and again."""
     last = [-1]
@@ -581,11 +632,19 @@ def in_turn(cost, epsilon):
     return bidding(cost, epsilon, first=following)
 
 
+@mistake(
+    "prices with the lesson's sign",
+    "Your prices are the lesson's v. Here they rise from 0.",
+)
 def negative_prices(cost, epsilon):
     column_of, prices = auction(cost, epsilon)
     return column_of, -prices
 
 
+@mistake(
+    "the row of each column",
+    "You return who has each column. Asked for is what each row has.",
+)
 def rows_of_columns(cost, epsilon):
     """The row of each column, −1 where nobody has it."""
     column_of, prices = auction(cost, epsilon)
@@ -601,58 +660,16 @@ AUCTION = Exercise(
     minutes=30,
     stretch=True,
     mistakes=[
-        Mistake(
-            "no ε",
-            no_epsilon,
-            "Your bid leaves the buyer just content, without ε. With equal costs that may go on "
-            "for ever.",
-        ),
-        Mistake(
-            "only ε",
-            only_epsilon,
-            "Your price rises by ε only. Is your second least cost perhaps that of the same good?",
-        ),
-        Mistake(
-            "ε twice",
-            second_in_full,
-            "Your price rises by 2 ε more than the difference. Once is enough.",
-        ),
-        Mistake(
-            "the last buyer first",
-            last_buyer_first,
-            "Of those who have nothing you serve the one of highest number. Whose turn is it?",
-        ),
-        Mistake(
-            "buyers in turn",
-            in_turn,
-            "You serve the buyers in turn. Whoever is outbid has nothing again at once: is "
-            "somebody of a lower number waiting when you choose the next one?",
-        ),
-        Mistake(
-            "the dearest good",
-            dearest_good,
-            "Your buyers look for the largest cost less the price. Here they want to pay little.",
-        ),
-        Mistake(
-            "the former owner does not notice",
-            owner_keeps_it,
-            "Two buyers hold the same good at the end. What must happen to the one who had it?",
-        ),
-        Mistake(
-            "the difference of costs without prices",
-            prices_ignored,
-            "Your buyers choose by cost and price, but bid the difference of the costs alone.",
-        ),
-        Mistake(
-            "prices with the lesson's sign",
-            negative_prices,
-            "Your prices are the lesson's v. Here they rise from 0.",
-        ),
-        Mistake(
-            "the row of each column",
-            rows_of_columns,
-            "You return who has each column. Asked for is what each row has.",
-        ),
+        no_epsilon,
+        only_epsilon,
+        second_in_full,
+        last_buyer_first,
+        in_turn,
+        dearest_good,
+        owner_keeps_it,
+        prices_ignored,
+        negative_prices,
+        rows_of_columns,
     ],
 )
 

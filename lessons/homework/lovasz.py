@@ -11,7 +11,7 @@ from lessons.homework.answers.lovasz import (
     lovasz_softmax,
     void_hinge,
 )
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 from lessons.lovasz import jaccard_loss, lovasz_gradient, lovasz_hinge
 
 
@@ -31,6 +31,8 @@ def with_gradient(function: Callable, first: Tensor, *others: Tensor) -> dict[st
 
 def softmax_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Few and many classes; some that do not occur; one that is alone; one pixel."""
+    tiny = torch.tensor([[0.7, 0.4, 0.2], [0.3, 0.6, 0.8]])
+    yield tiny, torch.tensor([0, 0, 1])
     for k, occurring, p, dtype in (
         (3, (0, 1, 2), 20, torch.float64),
         (5, (0, 3), 30, torch.float32),
@@ -55,23 +57,47 @@ def class_losses(probabilities, classes, labels, error=None, descending=True, so
     return (ordered * lovasz_gradient(labels_in_order)).sum(1)
 
 
+@mistake(
+    "classes that do not occur",
+    "You ask classes too that no pixel of the image has. For them a single pixel decides "
+    "the whole loss: which classes have an IoU?",
+)
 def softmax_over_all_classes(probabilities, labels):
     return class_losses(probabilities, torch.arange(len(probabilities)), labels).mean()
 
 
+@mistake(
+    "divided by all classes",
+    "The sum is right. You divide by K, also where only some of the K classes occur.",
+)
 def softmax_divided_by_all(probabilities, labels):
     return class_losses(probabilities, labels.unique(), labels).sum() / len(probabilities)
 
 
+@mistake(
+    "the sum over the classes",
+    "You add up the classes. With more classes the loss would grow, however good the "
+    "answer is: what is the measure that is named *mean* IoU?",
+)
 def softmax_sum(probabilities, labels):
     return class_losses(probabilities, labels.unique(), labels).sum()
 
 
+@mistake(
+    "large classes count more",
+    "You weigh each class by its pixels. Then the sky counts a hundred times as much as a "
+    "sheep: how do classes weigh in the mean IoU?",
+)
 def softmax_by_frequency(probabilities, labels):
     classes, counts = labels.unique(return_counts=True)
     return (class_losses(probabilities, classes, labels) * counts / len(labels)).sum()
 
 
+@mistake(
+    "one error for all classes",
+    "You use the error of the true class in every class's loss. A pixel of the sky that is "
+    "70 % lake and 20 % meadow: how wrong is it as *lake*, and how wrong as *meadow*?",
+)
 def softmax_one_error(probabilities, labels):
     true = probabilities.gather(0, labels[None])
     return class_losses(
@@ -79,24 +105,48 @@ def softmax_one_error(probabilities, labels):
     ).mean()
 
 
+@mistake(
+    "1 − p in all pixels",
+    "Your error is large where the probability of the class is low, also in pixels of "
+    "other classes. Is a *low* probability a mistake there?",
+)
 def softmax_of_missing(probabilities, labels):
     return class_losses(probabilities, labels.unique(), labels, lambda own, p: 1 - p).mean()
 
 
+@mistake(
+    "a hinge of probabilities",
+    "Twice too large: your errors are those of a hinge on 2p − 1, which is how one mask is "
+    "trained. How far is a probability from its label?",
+)
 def softmax_hinge(probabilities, labels):
     return class_losses(
         probabilities, labels.unique(), labels, lambda own, p: 1 - (2 * p - 1) * (2 * own - 1)
     ).mean()
 
 
+@mistake(
+    "sorted the wrong way round",
+    "Which pixel goes wrong first: the one with the largest error or the one with the smallest?",
+)
 def softmax_rising(probabilities, labels):
     return class_losses(probabilities, labels.unique(), labels, descending=False).mean()
 
 
+@mistake(
+    "the labels stay behind",
+    "The errors are sorted, the labels are not. lovasz_gradient wants to know, place by "
+    "place in the new order, which pixels are of the object.",
+)
 def softmax_labels_stay(probabilities, labels):
     return class_losses(probabilities, labels.unique(), labels, sort_labels=False).mean()
 
 
+@mistake(
+    "the errors stay behind",
+    "Your weights stand in the new order, largest error first. To which pixel does the "
+    "first weight belong, and which error do you multiply it by?",
+)
 def softmax_errors_stay(probabilities, labels):
     classes = labels.unique()
     own = (labels == classes[:, None]).to(probabilities)
@@ -105,6 +155,11 @@ def softmax_errors_stay(probabilities, labels):
     return (errors * lovasz_gradient(own.gather(1, order))).sum(1).mean()
 
 
+@mistake(
+    "no gradient arrives",
+    "The value is right, and no gradient reaches the probabilities. Only the weights may "
+    "be without one.",
+)
 def softmax_detached(probabilities, labels):
     return class_losses(probabilities.detach(), labels.unique(), labels).mean()
 
@@ -117,71 +172,17 @@ SOFTMAX = Exercise(
     tolerance=1e-5,
     call=with_gradient,
     mistakes=[
-        Mistake(
-            "classes that do not occur",
-            softmax_over_all_classes,
-            "You ask classes too that no pixel of the image has. For them a single pixel decides "
-            "the whole loss: which classes have an IoU?",
-        ),
-        Mistake(
-            "divided by all classes",
-            softmax_divided_by_all,
-            "The sum is right. You divide by K, also where only some of the K classes occur.",
-        ),
-        Mistake(
-            "the sum over the classes",
-            softmax_sum,
-            "You add up the classes. With more classes the loss would grow, however good the "
-            "answer is: what is the measure that is named *mean* IoU?",
-        ),
-        Mistake(
-            "large classes count more",
-            softmax_by_frequency,
-            "You weigh each class by its pixels. Then the sky counts a hundred times as much as a "
-            "sheep: how do classes weigh in the mean IoU?",
-        ),
-        Mistake(
-            "one error for all classes",
-            softmax_one_error,
-            "You use the error of the true class in every class's loss. A pixel of the sky that is "
-            "70 % lake and 20 % meadow: how wrong is it as *lake*, and how wrong as *meadow*?",
-        ),
-        Mistake(
-            "1 − p in all pixels",
-            softmax_of_missing,
-            "Your error is large where the probability of the class is low, also in pixels of "
-            "other classes. Is a *low* probability a mistake there?",
-        ),
-        Mistake(
-            "a hinge of probabilities",
-            softmax_hinge,
-            "Twice too large: your errors are those of a hinge on 2p − 1, which is how one mask is "
-            "trained. How far is a probability from its label?",
-        ),
-        Mistake(
-            "sorted the wrong way round",
-            softmax_rising,
-            "Which pixel goes wrong first: the one with the largest error or the one with the "
-            "smallest?",
-        ),
-        Mistake(
-            "the labels stay behind",
-            softmax_labels_stay,
-            "The errors are sorted, the labels are not. lovasz_gradient wants to know, place by "
-            "place in the new order, which pixels are of the object.",
-        ),
-        Mistake(
-            "the errors stay behind",
-            softmax_errors_stay,
-            "Your weights stand in the new order, largest error first. To which pixel does the "
-            "first weight belong, and which error do you multiply it by?",
-        ),
-        Mistake(
-            "no gradient arrives",
-            softmax_detached,
-            "The value is right, and no gradient reaches the probabilities. Only the weights may "
-            "be without one.",
-        ),
+        softmax_over_all_classes,
+        softmax_divided_by_all,
+        softmax_sum,
+        softmax_by_frequency,
+        softmax_one_error,
+        softmax_of_missing,
+        softmax_hinge,
+        softmax_rising,
+        softmax_labels_stay,
+        softmax_errors_stay,
+        softmax_detached,
     ],
 )
 
@@ -190,6 +191,7 @@ SOFTMAX = Exercise(
 
 def layer_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Random errors, ties, zeros; objects of all sizes, none, everything; no pixels."""
+    yield torch.tensor([1.5, 0.5, 1.0]).double(), torch.tensor([True, False, False])
     for p, share, dtype in (
         (8, 0.5, torch.float64),
         (30, 0.2, torch.float32),
@@ -214,18 +216,36 @@ def layers(errors, labels, sets=None, heights=None, loss=jaccard_loss):
     return (high * loss(inside, labels.expand(len(tops), -1)).to(errors)).sum()
 
 
+@mistake(
+    "the pixel at the top is left out",
+    "The topmost layer of yours is empty. Does a pixel with error θ reach the height θ?",
+)
 def layers_strict(errors, labels):
     return layers(errors, labels, sets=lambda e, t: e > t)
 
 
+@mistake(
+    "the pixels below",
+    "You ask for the pixels whose errors are small. A layer at height θ is made of those "
+    "that reach up to it.",
+)
 def layers_below(errors, labels):
     return layers(errors, labels, sets=lambda e, t: e <= t)
 
 
+@mistake(
+    "the ground floor is missing",
+    "A layer is missing: where does the lowest one begin? Not at the smallest error.",
+)
 def layers_without_lowest(errors, labels):
     return layers(errors, labels, heights=lambda t: t.diff(prepend=t[:1]))
 
 
+@mistake(
+    "the pixels at the floor",
+    "A layer lies between two neighbouring heights. You take the pixels that reach its "
+    "floor: do all of these reach the middle of it?",
+)
 def layers_of_the_floor(errors, labels):
     def reach_the_floor(e, tops):
         return e >= torch.cat([tops.new_zeros(1, 1), tops])[: len(tops)]
@@ -233,6 +253,11 @@ def layers_of_the_floor(errors, labels):
     return layers(errors, labels, sets=reach_the_floor)
 
 
+@mistake(
+    "the pixels at the floor, without the ground floor",
+    "Two things: the pixels that reach the floor of a layer do not all reach its middle, "
+    "and the lowest layer does not begin at the smallest error.",
+)
 def layers_between_errors_of_the_floor(errors, labels):
     """A loop over neighbouring errors."""
     tops, total = errors.unique(), errors.new_zeros(())
@@ -241,18 +266,36 @@ def layers_between_errors_of_the_floor(errors, labels):
     return total
 
 
+@mistake(
+    "heights for differences of heights",
+    "You multiply by how high up a layer is. How thick is it?",
+)
 def layers_of_full_height(errors, labels):
     return layers(errors, labels, heights=lambda t: t)
 
 
+@mistake(
+    "the mean of the layers",
+    "You take the mean of the layers. They lie on one another: what is the whole area?",
+)
 def layers_mean(errors, labels):
     return layers(errors, labels) / max(len(errors.unique()), 1)
 
 
+@mistake(
+    "layers of equal height",
+    "Your layers are all equally thick. Between which two heights does the set of pixels "
+    "stay the same?",
+)
 def layers_of_equal_height(errors, labels):
     return layers(errors, labels, heights=lambda t: t[-1:].expand(len(t)) / max(len(t), 1))
 
 
+@mistake(
+    "counting pixels",
+    "You multiply by the share of wrong pixels. That is the pixel error; which loss did we "
+    "want to extend?",
+)
 def layers_of_pixels(errors, labels):
     def share(wrong, _):
         return wrong.double().mean(1) if wrong.shape[1] else wrong.double().sum(1)
@@ -260,10 +303,19 @@ def layers_of_pixels(errors, labels):
     return layers(errors, labels, loss=share)
 
 
+@mistake(
+    "only missed pixels",
+    "Painted ground does not count in your sets. M holds both kinds of wrong pixels.",
+)
 def layers_of_missed(errors, labels):
     return layers(errors, labels, loss=lambda wrong, y: jaccard_loss(wrong & y, y))
 
 
+@mistake(
+    "M taken for the prediction",
+    "You compare the set with the object, as if it were a prediction. It is the set of "
+    "pixels that are *wrong*: when it is empty, how large is the loss?",
+)
 def layers_of_overlap(errors, labels):
     def one_minus_iou_of_the_set(wrong, y):
         return 1 - (wrong & y).sum(1) / (wrong | y).sum(1).clamp(min=1)
@@ -279,67 +331,17 @@ LAYERS = Exercise(
     forbidden=("lessons.lovasz.lovasz_gradient",),
     tolerance=1e-5,
     mistakes=[
-        Mistake(
-            "the pixel at the top is left out",
-            layers_strict,
-            "The topmost layer of yours is empty. Does a pixel with error θ reach the height θ?",
-        ),
-        Mistake(
-            "the pixels below",
-            layers_below,
-            "You ask for the pixels whose errors are small. A layer at height θ is made of those "
-            "that reach up to it.",
-        ),
-        Mistake(
-            "the ground floor is missing",
-            layers_without_lowest,
-            "A layer is missing: where does the lowest one begin? Not at the smallest error.",
-        ),
-        Mistake(
-            "the pixels at the floor",
-            layers_of_the_floor,
-            "A layer lies between two neighbouring heights. You take the pixels that reach its "
-            "floor: do all of these reach the middle of it?",
-        ),
-        Mistake(
-            "the pixels at the floor, without the ground floor",
-            layers_between_errors_of_the_floor,
-            "Two things: the pixels that reach the floor of a layer do not all reach its middle, "
-            "and the lowest layer does not begin at the smallest error.",
-        ),
-        Mistake(
-            "heights for differences of heights",
-            layers_of_full_height,
-            "You multiply by how high up a layer is. How thick is it?",
-        ),
-        Mistake(
-            "the mean of the layers",
-            layers_mean,
-            "You take the mean of the layers. They lie on one another: what is the whole area?",
-        ),
-        Mistake(
-            "layers of equal height",
-            layers_of_equal_height,
-            "Your layers are all equally thick. Between which two heights does the set of pixels "
-            "stay the same?",
-        ),
-        Mistake(
-            "counting pixels",
-            layers_of_pixels,
-            "You multiply by the share of wrong pixels. That is the pixel error; which loss did we "
-            "want to extend?",
-        ),
-        Mistake(
-            "only missed pixels",
-            layers_of_missed,
-            "Painted ground does not count in your sets. M holds both kinds of wrong pixels.",
-        ),
-        Mistake(
-            "M taken for the prediction",
-            layers_of_overlap,
-            "You compare the set with the object, as if it were a prediction. It is the set of "
-            "pixels that are *wrong*: when it is empty, how large is the loss?",
-        ),
+        layers_strict,
+        layers_below,
+        layers_without_lowest,
+        layers_of_the_floor,
+        layers_between_errors_of_the_floor,
+        layers_of_full_height,
+        layers_mean,
+        layers_of_equal_height,
+        layers_of_pixels,
+        layers_of_missed,
+        layers_of_overlap,
     ],
 )
 
@@ -348,6 +350,8 @@ LAYERS = Exercise(
 
 def void_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Some void, none, all; void over the object, over the ground; one mask and none."""
+    labels, void = torch.tensor([[True, False, False]]), torch.tensor([[False, False, True]])
+    yield torch.tensor([[0.5, 0.2, 0.3]]), labels, void
     for n, p, share, dtype in (
         (3, 20, 0.3, torch.float64),
         (2, 40, 0.6, torch.float32),
@@ -368,31 +372,66 @@ def void_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Te
     yield logits, labels, ~labels
 
 
+@mistake(
+    "the colleague's",
+    "That is the colleague's loss. A logit of 0 is not *no answer*: which error does it "
+    "have? And what do the labels of void pixels do?",
+)
 def void_of_a_colleague(logits, labels, void):
     return lovasz_hinge(logits * ~void, labels)
 
 
+@mistake(
+    "a logit of 0",
+    "The labels are mended. But a void pixel has a logit of 0 now, which is undecided: how "
+    "large is its error?",
+)
 def void_undecided(logits, labels, void):
     return lovasz_hinge(logits.masked_fill(void, 0), labels & ~void)
 
 
+@mistake(
+    "the logits stay",
+    "You turn void into ground, and ask the network to leave it empty. It may answer there "
+    "what it likes.",
+)
 def void_labels_only(logits, labels, void):
     return lovasz_hinge(logits, labels & ~void)
 
 
+@mistake(
+    "void pixels stay in the object",
+    "The logits say *ground* where it is void, and some of the labels still say *object*: "
+    "these are missed pixels now.",
+)
 def void_painted_out(logits, labels, void):
     return lovasz_hinge(logits.masked_fill(void, -2), labels)
 
 
+@mistake(
+    "void pixels stay in the union",
+    "Your void pixels are right whatever happens, so they have no error. But those that "
+    "are labelled as object still belong to Y, and with it to every I and every U.",
+)
 def void_as_if_right(logits, labels, void):
     right = torch.where(labels, 2.0, -2.0).to(logits)
     return lovasz_hinge(torch.where(void, right, logits), labels)
 
 
+@mistake(
+    "void is object that was found",
+    "Your void pixels have no error, and you count them as object that was found. The "
+    "object is larger now: what does that do to I and U?",
+)
 def void_found(logits, labels, void):
     return lovasz_hinge(logits.masked_fill(void, 9), labels | void)
 
 
+@mistake(
+    "a void pixel takes a place in the order",
+    "You drop the void pixels at the end. But they stood in the order, and made the union "
+    "larger for all that came after them.",
+)
 def void_takes_a_place(logits, labels, void):
     y = labels.to(logits)
     falling, order = (1 - logits * (2 * y - 1)).relu().sort(dim=1, descending=True)
@@ -400,17 +439,31 @@ def void_takes_a_place(logits, labels, void):
     return (falling * weights * ~void.gather(1, order)).sum(1)
 
 
+@mistake(
+    "left out of the sum only",
+    "You leave the void pixels out of the sum. They still take their places in the order, "
+    "and they still count in the object.",
+)
 def void_zeroed_at_the_end(logits, labels, void):
     y = labels.to(logits)
     falling, order = (1 - logits * (2 * y - 1)).relu().sort(dim=1, descending=True)
     return (falling * lovasz_gradient(y.gather(1, order)) * ~void.gather(1, order)).sum(1)
 
 
+@mistake(
+    "one big mask",
+    "logits[~void] is one long row: which pixel belongs to which mask is lost, and an IoU "
+    "belongs to a mask.",
+)
 def void_one_big_mask(logits, labels, void):
     one = lovasz_hinge(logits[~void][None], labels[~void][None])
     return one.expand(len(logits))
 
 
+@mistake(
+    "no gradient arrives",
+    "The value is right, and no gradient reaches the logits.",
+)
 def void_detached(logits, labels, void):
     return void_hinge(logits, labels, void).detach()
 
@@ -424,65 +477,16 @@ VOID = Exercise(
     tolerance=1e-5,
     call=with_gradient,
     mistakes=[
-        Mistake(
-            "the colleague's",
-            void_of_a_colleague,
-            "That is the colleague's loss. A logit of 0 is not *no answer*: which error does it "
-            "have? And what do the labels of void pixels do?",
-        ),
-        Mistake(
-            "a logit of 0",
-            void_undecided,
-            "The labels are mended. But a void pixel has a logit of 0 now, which is undecided: how "
-            "large is its error?",
-        ),
-        Mistake(
-            "the logits stay",
-            void_labels_only,
-            "You turn void into ground, and ask the network to leave it empty. It may answer there "
-            "what it likes.",
-        ),
-        Mistake(
-            "void pixels stay in the object",
-            void_painted_out,
-            "The logits say *ground* where it is void, and some of the labels still say *object*: "
-            "these are missed pixels now.",
-        ),
-        Mistake(
-            "void pixels stay in the union",
-            void_as_if_right,
-            "Your void pixels are right whatever happens, so they have no error. But those that "
-            "are labelled as object still belong to Y, and with it to every I and every U.",
-        ),
-        Mistake(
-            "void is object that was found",
-            void_found,
-            "Your void pixels have no error, and you count them as object that was found. The "
-            "object is larger now: what does that do to I and U?",
-        ),
-        Mistake(
-            "a void pixel takes a place in the order",
-            void_takes_a_place,
-            "You drop the void pixels at the end. But they stood in the order, and made the union "
-            "larger for all that came after them.",
-        ),
-        Mistake(
-            "left out of the sum only",
-            void_zeroed_at_the_end,
-            "You leave the void pixels out of the sum. They still take their places in the order, "
-            "and they still count in the object.",
-        ),
-        Mistake(
-            "one big mask",
-            void_one_big_mask,
-            "logits[~void] is one long row: which pixel belongs to which mask is lost, and an IoU "
-            "belongs to a mask.",
-        ),
-        Mistake(
-            "no gradient arrives",
-            void_detached,
-            "The value is right, and no gradient reaches the logits.",
-        ),
+        void_of_a_colleague,
+        void_undecided,
+        void_labels_only,
+        void_painted_out,
+        void_as_if_right,
+        void_found,
+        void_takes_a_place,
+        void_zeroed_at_the_end,
+        void_one_big_mask,
+        void_detached,
     ],
 )
 
@@ -491,6 +495,7 @@ VOID = Exercise(
 
 def dice_inputs(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
     """Rows of all kinds in any order; no object, everything, one pixel, no rows."""
+    yield (torch.tensor([[1.0, 0.0, 1.0]]),)
     for n, p, share, dtype in (
         (4, 7, 0.5, torch.float64),
         (3, 30, 0.2, torch.float32),
@@ -514,46 +519,85 @@ def steps_of(values):
     return values.diff(dim=1, prepend=values.new_zeros(len(values), 1))
 
 
+@mistake(
+    "Jaccard's steps",
+    "These are the steps of the Jaccard loss. In Dice the intersection counts twice.",
+)
 def dice_of_jaccard(labels):
     return lovasz_gradient(labels)
 
 
+@mistake(
+    "the loss, not its steps",
+    "These are the values of the loss after each pixel. By how much did it *rise*?",
+)
 def dice_not_differences(labels):
     return dice_values(labels)
 
 
+@mistake(
+    "the first step is missing",
+    "Right except for the first pixel: from which value does the loss start?",
+)
 def dice_without_first(labels):
     values = dice_values(labels)
     return torch.cat([torch.zeros_like(values[:, :1]), values.diff(dim=1)], 1)
 
 
+@mistake(
+    "one pixel late",
+    "Your intersection is the one before the pixel went wrong, your |M| the one after.",
+)
 def dice_one_late(labels):
     return steps_of(dice_values(labels, before=True))
 
 
+@mistake(
+    "smoothed",
+    "You add 1 above and below, as the soft Dice loss does to avoid 0/0. A set function "
+    "needs no smoothing; where there is no object, the loss is 1 from the first wrong "
+    "pixel on.",
+)
 def dice_smoothed(labels):
     right = labels.sum(1, keepdim=True) - labels.cumsum(1)
     wrong = torch.arange(1, labels.shape[1] + 1).to(labels)
     return steps_of(1 - (2 * right + 1) / (2 * right + wrong + 1))
 
 
+@mistake(
+    "the object never shrinks",
+    "Your denominator is |Y| + |M|. What is left of Y, when pixels of M are taken away?",
+)
 def dice_of_the_set(labels):
     count = labels.sum(1, keepdim=True)
     wrong = torch.arange(1, labels.shape[1] + 1).to(labels)
     return steps_of(wrong / (count + wrong))
 
 
+@mistake(
+    "a factor is forgotten",
+    "Put in an empty set of wrong pixels: is your loss 0 there? Compare the two places of "
+    "I in the formula.",
+)
 def dice_single_in_the_denominator(labels):
     right = labels.sum(1, keepdim=True) - labels.cumsum(1)
     wrong = torch.arange(1, labels.shape[1] + 1).to(labels)
     return steps_of(1 - 2 * right / (right + wrong))
 
 
+@mistake(
+    "step by step",
+    "D = J / (2 − J) holds for the values of the two losses. Does it hold for their differences?",
+)
 def dice_of_each_step(labels):
     g = lovasz_gradient(labels)
     return g / (2 - g)
 
 
+@mistake(
+    "from the end",
+    "You begin with the last pixel of the row. The first in the row goes wrong first.",
+)
 def dice_from_the_end(labels):
     return steps_of(dice_values(labels.flip(1))).flip(1)
 
@@ -566,55 +610,15 @@ DICE = Exercise(
     stretch=True,
     tolerance=1e-5,
     mistakes=[
-        Mistake(
-            "Jaccard's steps",
-            dice_of_jaccard,
-            "These are the steps of the Jaccard loss. In Dice the intersection counts twice.",
-        ),
-        Mistake(
-            "the loss, not its steps",
-            dice_not_differences,
-            "These are the values of the loss after each pixel. By how much did it *rise*?",
-        ),
-        Mistake(
-            "the first step is missing",
-            dice_without_first,
-            "Right except for the first pixel: from which value does the loss start?",
-        ),
-        Mistake(
-            "one pixel late",
-            dice_one_late,
-            "Your intersection is the one before the pixel went wrong, your |M| the one after.",
-        ),
-        Mistake(
-            "smoothed",
-            dice_smoothed,
-            "You add 1 above and below, as the soft Dice loss does to avoid 0/0. A set function "
-            "needs no smoothing; where there is no object, the loss is 1 from the first wrong "
-            "pixel on.",
-        ),
-        Mistake(
-            "the object never shrinks",
-            dice_of_the_set,
-            "Your denominator is |Y| + |M|. What is left of Y, when pixels of M are taken away?",
-        ),
-        Mistake(
-            "a factor is forgotten",
-            dice_single_in_the_denominator,
-            "Put in an empty set of wrong pixels: is your loss 0 there? Compare the two places of "
-            "I in the formula.",
-        ),
-        Mistake(
-            "step by step",
-            dice_of_each_step,
-            "D = J / (2 − J) holds for the values of the two losses. Does it hold for their "
-            "differences?",
-        ),
-        Mistake(
-            "from the end",
-            dice_from_the_end,
-            "You begin with the last pixel of the row. The first in the row goes wrong first.",
-        ),
+        dice_of_jaccard,
+        dice_not_differences,
+        dice_without_first,
+        dice_one_late,
+        dice_smoothed,
+        dice_of_the_set,
+        dice_single_in_the_denominator,
+        dice_of_each_step,
+        dice_from_the_end,
     ],
 )
 

@@ -12,7 +12,7 @@ from lessons.homework.answers.mask2former import (
     importance_estimate,
     masked_attention,
 )
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 
 
 def gradient(value: object, *leaves: Tensor) -> list[Tensor]:
@@ -31,6 +31,9 @@ def gradient(value: object, *leaves: Tensor) -> list[Tensor]:
 
 def queries_and_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
     """Masks that are empty, full, mixed; logits near the border; one query, one cell."""
+    keys = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    values, masks = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[1.0, 0.0, -1.0]])
+    yield torch.tensor([[1.0, 2.0]]), keys, values, masks
     for q, s, c, d, shift, dtype in (
         (3, 7, 4, 2, 0.0, torch.float64),
         (5, 6, 9, 3, -0.8, torch.float32),
@@ -45,6 +48,9 @@ def queries_and_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, ...]
             masks[1, 0] = 0.0  # exactly ½: not below
         values = torch.randn(s, d, generator=generator, dtype=dtype)
         yield queries, keys, values, masks
+    # The cell outside fits far better than the one inside: no finite number of some size will do.
+    far = torch.tensor([[2000.0, 0.0]]).double(), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double()
+    yield *far, torch.tensor([[1.0], [2.0]]).double(), torch.tensor([[-1.0, 1.0]]).double()
 
 
 def with_gradients(
@@ -80,12 +86,21 @@ def attend(
     return answer
 
 
+@mistake(
+    "a score swallowed",
+    "Your large negative number swallows the scores to which it is added: a query with "
+    "an empty mask weighs all cells alike. It was to look at them by its scores.",
+)
 def swallowed(queries, keys, values, mask_logits):
     """A large negative number is added, and in single precision nothing is left of a score."""
     scores = queries @ keys.T / math.sqrt(queries.shape[1])
     return (scores + -1e9 * (mask_logits < 0)).softmax(dim=1) @ values
 
 
+@mistake(
+    "the score 0",
+    "You set the score of a blocked cell to 0, but e⁰ = 1. Which score has the weight 0?",
+)
 def scores_set_to_0(queries, keys, values, mask_logits):
     allowed = mask_logits >= 0
     allowed = allowed | ~allowed.any(dim=1, keepdim=True)
@@ -93,6 +108,10 @@ def scores_set_to_0(queries, keys, values, mask_logits):
     return (scores * allowed).softmax(dim=1) @ values
 
 
+@mistake(
+    "the softmax over the queries",
+    "Your weights sum to 1 over the queries. One query shares its attention among cells.",
+)
 def softmax_over_queries(queries, keys, values, mask_logits):
     blocked = mask_logits < 0
     blocked = blocked & ~blocked.all(dim=1, keepdim=True)
@@ -100,6 +119,10 @@ def softmax_over_queries(queries, keys, values, mask_logits):
     return scores.masked_fill(blocked, -math.inf).softmax(dim=0).nan_to_num() @ values
 
 
+@mistake(
+    "one mask for all",
+    "All of your queries look where any of them has painted. Each has a mask of its own.",
+)
 def one_mask_for_all(queries, keys, values, mask_logits):
     together = mask_logits.amax(dim=0, keepdim=True).expand_as(mask_logits)
     return attend()(queries, keys, values, together)
@@ -114,71 +137,45 @@ ATTENTION = Exercise(
     tolerance=1e-5,
     call=with_gradients,
     mistakes=[
-        Mistake(
+        mistake(
             "NaN where nothing is left",
-            attend(mend=False),
             "A query whose mask is below ½ everywhere becomes NaN in yours: the softmax of "
             "nothing but −∞. Where may such a query look?",
-        ),
-        Mistake(
+        )(attend(mend=False)),
+        mistake(
             "0 where nothing is left",
-            attend(mend=False, empty=0.0),
             "A query with an empty mask gets 0 from you. It was to look everywhere.",
+        )(attend(mend=False, empty=0.0)),
+        mistake("the wrong side", "Your queries look at everything except their own mask.")(
+            attend(lambda x: x >= 0)
         ),
-        Mistake(
-            "the wrong side",
-            attend(lambda x: x >= 0),
-            "Your queries look at everything except their own mask.",
-        ),
-        Mistake(
+        mistake(
             "a threshold of ½ on the logit",
-            attend(lambda x: x < 0.5),
             "You compare the logit with ½. Which logit belongs to a probability of ½?",
-        ),
-        Mistake(
+        )(attend(lambda x: x < 0.5)),
+        mistake(
             "only discouraged",
-            attend(never=-1.0),
             "A blocked cell still weighs something in yours: what must its score be, so that its "
             "weight is 0?",
-        ),
-        Mistake(
+        )(attend(never=-1.0)),
+        mistake(
             "all alike where nothing is left",
-            attend(mend=False, never=-1e9),
             "With an empty mask all scores of a query become the same number in yours, so it "
             "takes the plain mean of the cells. It was to look at all of them by its scores.",
-        ),
-        Mistake(
-            "a score swallowed",
-            swallowed,
-            "Your large negative number swallows the scores to which it is added: a query with "
-            "an empty mask weighs all cells alike. It was to look at them by its scores.",
-        ),
-        Mistake(
-            "the score 0",
-            scores_set_to_0,
-            "You set the score of a blocked cell to 0, but e⁰ = 1. Which score has the weight 0?",
-        ),
-        Mistake(
-            "the softmax over the queries",
-            softmax_over_queries,
-            "Your weights sum to 1 over the queries. One query shares its attention among cells.",
-        ),
-        Mistake(
+        )(attend(mend=False, never=-1e9)),
+        swallowed,
+        scores_set_to_0,
+        softmax_over_queries,
+        mistake(
             "masked after the softmax",
-            attend(after=True),
             "You take the weights of blocked cells away after the softmax. What do the others "
             "sum to then?",
-        ),
-        Mistake(
+        )(attend(after=True)),
+        mistake(
             "without the root of c",
-            attend(root=False),
             "Your scores are too large: look at what the products are divided by.",
-        ),
-        Mistake(
-            "one mask for all",
-            one_mask_for_all,
-            "All of your queries look where any of them has painted. Each has a mask of its own.",
-        ),
+        )(attend(root=False)),
+        one_mask_for_all,
     ],
 )
 
@@ -187,6 +184,7 @@ ATTENTION = Exercise(
 
 def soft_masks(generator: torch.Generator) -> Iterator[tuple]:
     """Smaller, larger, of other proportions; logits that underflow."""
+    yield torch.tensor([[[[1.0, -1.0], [3.0, 0.0]]]]), (1, 2), 0.5
     for b, q, size, target, sharpness, dtype in (
         (2, 3, (8, 12), (4, 6), 1.0, torch.float64),
         (1, 2, (6, 5), (3, 2), 0.5, torch.float32),
@@ -220,6 +218,10 @@ def resized(mode="bilinear", **how):
     return lambda x, size: F.interpolate(x, size, mode=mode, **how)
 
 
+@mistake(
+    "probabilities resized",
+    "You resize the probabilities and take the log of their mean. The logits were to be resized.",
+)
 def probabilities_resized(mask_logits, size, sharpness):
     soft = mask_logits.detach().sigmoid()
     return sharpness * resized()(soft, size).flatten(2).log()
@@ -237,68 +239,50 @@ BIAS = Exercise(
     tolerance=1e-5,
     call=with_mask_gradient,
     mistakes=[
-        Mistake(
+        mistake(
             "a gradient through the mask",
-            bias(detach=False),
             "The values are right, but the mask hears of them: where the next layer would like "
             "to look would change what this layer has painted.",
-        ),
-        Mistake(
+        )(bias(detach=False)),
+        mistake(
             "corners aligned",
-            bias(resized(align_corners=True)),
             "Your resizing puts the outermost cells' centres on one another. Here 0 is the outer "
             "edge of the first cell, in both sizes.",
-        ),
-        Mistake(
-            "the nearest cell",
-            bias(resized("nearest")),
-            "You take the nearest cell. The mask was to be resized bilinearly.",
-        ),
-        Mistake(
-            "probabilities resized",
-            probabilities_resized,
-            "You resize the probabilities and take the log of their mean. The logits were to be "
-            "resized.",
-        ),
-        Mistake(
+        )(bias(resized(align_corners=True))),
+        mistake(
+            "the nearest cell", "You take the nearest cell. The mask was to be resized bilinearly."
+        )(bias(resized("nearest"))),
+        probabilities_resized,
+        mistake(
             "the log of 0",
-            bias(log=lambda x: x.sigmoid().log()),
             "Right for moderate logits. At −200 the sigmoid is 0 and its log −∞: a row of those "
             "is NaN after the softmax. Which function does both steps at once?",
-        ),
-        Mistake(
+        )(bias(log=lambda x: x.sigmoid().log())),
+        mistake(
             "a gradient, and the log of 0",
-            bias(log=lambda x: x.sigmoid().log(), detach=False),
             "Two things are left: no gradient may reach the mask, and at −200 the sigmoid is 0 "
             "and its log −∞.",
-        ),
-        Mistake(
+        )(bias(log=lambda x: x.sigmoid().log(), detach=False)),
+        mistake(
             "not the log of m alone",
-            bias(log=lambda x: (x.sigmoid() + 1e-6).log()),
             "A small number inside of the log keeps it finite, but changes it. Which function "
             "is log ∘ sigmoid at once, for any logit?",
-        ),
-        Mistake(
+        )(bias(log=lambda x: (x.sigmoid() + 1e-6).log())),
+        mistake(
             "no log",
-            bias(log=torch.sigmoid),
             "You add the mask itself. Inside the bias is to be about 0, outside very negative.",
-        ),
-        Mistake(
+        )(bias(log=torch.sigmoid)),
+        mistake(
             "the sharpness inside",
-            bias(inside=True),
             "You sharpen the logit, and then take the log of its sigmoid. The factor stands "
             "before the log: m to the power of the sharpness.",
+        )(bias(inside=True)),
+        mistake("all or nothing", "This is the lesson's hard mask. Here it is to be soft.")(
+            bias(log=step)
         ),
-        Mistake(
-            "all or nothing",
-            bias(log=step),
-            "This is the lesson's hard mask. Here it is to be soft.",
-        ),
-        Mistake(
-            "the log of the background",
-            bias(log=lambda x: F.logsigmoid(-x)),
-            "Your bias is 0 outside of the mask and negative inside.",
-        ),
+        mistake(
+            "the log of the background", "Your bias is 0 outside of the mask and negative inside."
+        )(bias(log=lambda x: F.logsigmoid(-x))),
     ],
 )
 
@@ -307,6 +291,8 @@ BIAS = Exercise(
 
 def chosen_pixels(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Sure and unsure pixels of both signs; pixels drawn twice; a single one."""
+    losses = torch.tensor([0.5, 1.0, 2.0])
+    yield torch.tensor([0.0, 1.0, -2.0]), losses, torch.tensor([0, 2])
     for n, k, scale, dtype in (
         (30, 12, 3.0, torch.float64),
         (50, 80, 1.0, torch.float32),
@@ -335,6 +321,10 @@ def estimate(
     return answer
 
 
+@mistake(
+    "u among the chosen",
+    "You divide u by its sum over the chosen pixels. A draw is from all N of them.",
+)
 def chosen_alone(logits, losses, chosen):
     """The uncertainties sum to 1 over the chosen pixels only."""
     u = torch.exp(-logits[chosen].abs())
@@ -349,80 +339,60 @@ ESTIMATE = Exercise(
     minutes=25,
     tolerance=1e-5,
     mistakes=[
-        Mistake(
+        mistake(
             "the plain mean",
-            estimate(combine=lambda losses, p, n: losses.mean()),
             "This is the mean of what was drawn. Unsure pixels are drawn more often than once in "
             "N: how much must each of them count?",
+        )(estimate(combine=lambda losses, p, n: losses.mean())),
+        mistake("N forgotten", "On average this is the sum over all pixels.")(
+            estimate(combine=lambda losses, p, n: (losses / p).mean())
         ),
-        Mistake(
-            "N forgotten",
-            estimate(combine=lambda losses, p, n: (losses / p).mean()),
-            "On average this is the sum over all pixels.",
-        ),
-        Mistake(
+        mistake(
             "multiplied, not divided",
-            estimate(combine=lambda losses, p, n: (losses * n * p).mean()),
             "You count those most that are drawn most anyway. They should count less.",
-        ),
-        Mistake(
+        )(estimate(combine=lambda losses, p, n: (losses * n * p).mean())),
+        mistake(
             "weights that sum to 1",
-            estimate(combine=lambda losses, p, n: (losses / p).sum() / (1 / p).sum()),
             "You divide by the sum of the weights. That is steadier, but not right on average "
             "for a few draws; divide by what you know.",
-        ),
-        Mistake(
+        )(estimate(combine=lambda losses, p, n: (losses / p).sum() / (1 / p).sum())),
+        mistake(
             "the sum",
-            estimate(combine=lambda losses, p, n: (losses / (n * p)).sum()),
             "Each draw alone estimates the mean already. What do you do with K estimates?",
-        ),
-        Mistake(
+        )(estimate(combine=lambda losses, p, n: (losses / (n * p)).sum())),
+        mistake(
             "only the unsure part",
-            estimate(hard=1.0),
             "Right if all draws were in proportion to u. A quarter of them takes any pixel alike.",
-        ),
-        Mistake(
+        )(estimate(hard=1.0)),
+        mistake(
             "u is no probability",
-            estimate(total=torch.ones_like),
             "You take u itself for a probability. Over all pixels those must sum to 1.",
-        ),
-        Mistake(
-            "u among the chosen",
-            chosen_alone,
-            "You divide u by its sum over the chosen pixels. A draw is from all N of them.",
-        ),
-        Mistake(
+        )(estimate(total=torch.ones_like)),
+        chosen_alone,
+        mistake(
             "a quarter for each",
-            estimate(others=0.0),
             "In yours each pixel has a quarter for itself. All N of them share it.",
+        )(estimate(others=0.0)),
+        mistake("all losses", "That is the mean itself. You may look at the chosen losses only.")(
+            lambda logits, losses, chosen: losses.mean()
         ),
-        Mistake(
-            "all losses",
-            lambda logits, losses, chosen: losses.mean(),
-            "That is the mean itself. You may look at the chosen losses only.",
-        ),
-        Mistake(
+        mistake(
             "the shares exchanged",
-            estimate(hard=0.25),
             "You have the shares of the two kinds of draws the wrong way round.",
-        ),
-        Mistake(
+        )(estimate(hard=0.25)),
+        mistake(
             "unsure where the logit is small",
-            estimate(lambda x: torch.exp(-x)),
             "You call a pixel the more uncertain, the more surely it is background. Where is a "
             "mask undecided?",
-        ),
-        Mistake(
-            "the sure pixels",
-            estimate(lambda x: torch.exp(x.abs())),
-            "Your u is largest where the logit is far from 0: that is certainty.",
-        ),
-        Mistake(
+        )(estimate(lambda x: torch.exp(-x))),
+        mistake(
+            "the sure pixels", "Your u is largest where the logit is far from 0: that is certainty."
+        )(estimate(lambda x: torch.exp(x.abs()))),
+        mistake(
             "p(1 − p)",
-            estimate(lambda x: x.sigmoid() * (-x).sigmoid()),
             "That is a sensible uncertainty, but the draws were made with another u: their "
             "probability decides.",
-        ),
+        )(estimate(lambda x: x.sigmoid() * (-x).sigmoid())),
     ],
 )
 

@@ -12,7 +12,7 @@ from lessons.homework.answers.mask_rcnn import (
     refine_masks,
     rescore,
 )
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 from lessons.mask_rcnn import (
     MaskHead,
     mask_loss,
@@ -26,6 +26,8 @@ from lessons.mask_rcnn import (
 
 def pooled_rois(generator: torch.Generator) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Pooled features, soft targets and labels of several classes; one RoI, none, two types."""
+    targets = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    yield 1, torch.tensor([[[[2.0]]]]), targets, torch.tensor([3])
     for n, channels, size, dtype in (
         (5, 16, 7, torch.float32),
         (3, 64, 4, torch.float32),
@@ -97,6 +99,11 @@ def agnostic(loss=None, scores=None):
     return parts
 
 
+@mistake(
+    "a second mask for the background",
+    "Your head paints two masks that compete. With a sigmoid one is enough: what is left "
+    "of 1 is the background.",
+)
 def with_background(channels):
     return {
         "mask_head": MaskHead(channels, 2),
@@ -172,94 +179,75 @@ AGNOSTIC = Exercise(
     tolerance=1e-5,
     call=use_parts,
     mistakes=[
-        Mistake(
+        mistake(
             "a mask is looked up by class",
-            agnostic(mask_loss, mask_scores),
             "The loss or the scores still ask for the mask of the class. How many masks has a RoI "
             "now, and which number has the only one?",
-        ),
-        Mistake(
+        )(agnostic(mask_loss, mask_scores)),
+        mistake(
             "every RoI against every target",
-            agnostic(loss=every_pair_loss),
             "Your loss compares each RoI with the targets of all RoIs: (n, 1, m, m) beside "
             "(n, m, m) is broadcast. What shape has the product?",
-        ),
-        Mistake(
+        )(agnostic(loss=every_pair_loss)),
+        mistake(
             "NaN without RoIs",
-            agnostic(loss=nan_loss),
             "Right except where there are no RoIs: the mean of nothing. A batch without "
             "positives would end the training.",
-        ),
-        Mistake(
+        )(agnostic(loss=nan_loss)),
+        mistake(
             "the sum over all",
-            agnostic(loss=summed_loss),
             "You add up where a mean is asked for. With 28×28 masks this term would drown the "
             "other four.",
-        ),
-        Mistake(
+        )(agnostic(loss=summed_loss)),
+        mistake(
             "the sum over the pixels",
-            agnostic(loss=pixels_summed_loss),
             "Your loss grows with the size of the masks. What stands before the sum over the "
             "pixels in the lecture's formula?",
-        ),
-        Mistake(
+        )(agnostic(loss=pixels_summed_loss)),
+        mistake(
             "hard targets",
-            agnostic(loss=hard_loss),
             "You round the targets to 0 and 1. RoIAlign made them soft at the outline, and there "
             "½ is an answer.",
-        ),
-        Mistake(
+        )(agnostic(loss=hard_loss)),
+        mistake(
             "a sigmoid too many",
-            agnostic(loss=probability_loss),
             "Your loss squeezes the logits twice. Which form of the cross-entropy takes "
             "probabilities, and which logits?",
-        ),
-        Mistake(
-            "a second mask for the background",
-            with_background,
-            "Your head paints two masks that compete. With a sigmoid one is enough: what is left "
-            "of 1 is the background.",
-        ),
-        Mistake(
+        )(agnostic(loss=probability_loss)),
+        with_background,
+        mistake(
             "the channel is kept in the loss",
-            agnostic(loss=channel_kept_loss),
             "The logits have a dimension that the targets do not have. Which of its entries is the "
             "RoI's only mask?",
-        ),
-        Mistake(
+        )(agnostic(loss=channel_kept_loss)),
+        mistake(
             "squeeze() in the loss takes the RoI too",
-            agnostic(loss=squeezed_loss, scores=squeezed),
             "Right for several RoIs: which dimensions of (1, 1, m, m) does squeeze() remove?",
-        ),
-        Mistake(
+        )(agnostic(loss=squeezed_loss, scores=squeezed)),
+        mistake(
             "logits for scores",
-            agnostic(scores=logits_for_scores),
             "The loss is right. Your scores leave 0 … 1: what makes a probability of a logit?",
-        ),
-        Mistake(
+        )(agnostic(scores=logits_for_scores)),
+        mistake(
             "the channel is kept",
-            agnostic(scores=channel_kept),
             "The loss is right. Your scores have one dimension too many: paste_masks wants one "
             "m×m mask for each detection.",
-        ),
-        Mistake(
+        )(agnostic(scores=channel_kept)),
+        mistake(
             "squeeze() takes the RoI too",
-            agnostic(scores=squeezed),
             "Right, except for a single RoI: which dimensions of (1, 1, m, m) does squeeze() "
             "remove?",
-        ),
-        Mistake(
+        )(agnostic(scores=squeezed)),
+        mistake(
             "a softmax over one mask",
-            agnostic(scores=softmax_scores),
             "The loss is right. Your scores are all 1: with whom does a single mask compete in a "
             "softmax?",
-        ),
-        Mistake(
+        )(agnostic(scores=softmax_scores)),
+        mistake(
             "scores that are cut at ½",
-            agnostic(scores=hard_scores),
             "The loss is right. Your scores are only 0 and 1. The threshold comes after pasting; "
             "before it the soft edge says where the outline runs.",
-        ),
+        )(agnostic(scores=hard_scores)),
     ],
 )
 
@@ -270,6 +258,8 @@ def batches(
     generator: torch.Generator,
 ) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
     """Batches of 1 to 4 images with all shares of positives; some have none, some no RoIs."""
+    logits = torch.tensor([1.0, -2.0, 3.0, 0.5]).view(2, 2, 1, 1)
+    yield [logits], [torch.tensor([[[1.0]], [[0.0]]])], [torch.tensor([2, 0])]
     for classes, size, counts, positives, dtype in (
         (4, 7, (8, 8), (1, 6), torch.float32),
         (3, 4, (5, 9, 2), (4, 2, 1), torch.float64),
@@ -293,6 +283,8 @@ def batches(
             for column, value in zip(batch, (logits.to(dtype), targets.to(dtype), u), strict=True):
                 column.append(value)
         yield batch
+    large = 50 * torch.randn(1, 2, 9, 9, generator=generator)
+    yield [large], [torch.zeros(1, 9, 9)], [torch.tensor([0])]
 
 
 def learn_from(
@@ -325,41 +317,78 @@ def averaged(classes=False, background=False, images=False):
     return loss
 
 
+@mistake(
+    "NaN without positives",
+    "Right except where nobody is positive: 0 divided by 0.",
+)
 def with_nan(logits, targets, u):
     f, w, each = (torch.cat(list(column)) for column in (logits, targets, u))
     positive = torch.where(each >= 1)[0]
     return F.binary_cross_entropy_with_logits(f[positive, each[positive] - 1], w[positive])
 
 
+@mistake(
+    "no gradient",
+    "The number is right, but the logits never hear of it. What do .item(), .detach() "
+    "and torch.tensor(…) leave of the graph?",
+)
 def without_gradient(logits, targets, u):
     return batch_mask_loss(logits, targets, u).detach()
 
 
+@mistake(
+    "mask number u",
+    "Your positives are compared with the mask of the next class, and the last class has "
+    "none. What is u of label 0?",
+)
 def number_of_u(logits, targets, u):
     f, w, each = (torch.cat(list(column)) for column in (logits, targets, u))
     positive = each >= 1
     return mask_loss(f[positive], w[positive], each[positive])
 
 
+@mistake(
+    "background teaches the last class",
+    "Background RoIs count in yours, as empty masks of the last class: index 0 − 1 does "
+    "not fail in Python.",
+)
 def background_learns(logits, targets, u):
     f, w, each = (torch.cat(list(column)) for column in (logits, targets, u))
     return mask_loss(f, w, (each - 1) % f.shape[1])
 
 
+@mistake(
+    "background teaches label 0",
+    "Background RoIs count in yours, as empty masks of label 0. [u ≥ 1] means that they "
+    "have no mask loss at all.",
+)
 def background_is_empty(logits, targets, u):
     f, w, each = (torch.cat(list(column)) for column in (logits, targets, u))
     return mask_loss(f, w, (each - 1).clamp(min=0))
 
 
+@mistake(
+    "divided by the number of images",
+    "You add up the RoIs of an image and divide by the images: an image with many things "
+    "weighs more than the formula's N allows. What does N count?",
+)
 def over_images(logits, targets, u):
     count = sum((each >= 1).sum() for each in u)
     return batch_mask_loss(logits, targets, u) * count / len(u)
 
 
+@mistake(
+    "the sum over the pixels",
+    "Your loss grows with the size of the masks. What stands before the sum over the pixels?",
+)
 def pixels_summed(logits, targets, u):
     return batch_mask_loss(logits, targets, u) * targets[0].shape[-1] ** 2
 
 
+@mistake(
+    "a sum, not a mean",
+    "You add up all pixels of all positives. By how many must the sum be divided?",
+)
 def all_summed(logits, targets, u):
     count = sum((each >= 1).sum() for each in u)
     return pixels_summed(logits, targets, u) * count
@@ -373,90 +402,45 @@ BATCH = Exercise(
     tolerance=1e-5,
     call=learn_from,
     mistakes=[
-        Mistake(
+        mistake(
             "all three averages",
-            averaged(True, True, True),
             "This is still the colleague's number. Change one thing at a time: for each "
             "experiment, by which count does the loss divide that it should not know of?",
-        ),
-        Mistake(
+        )(averaged(True, True, True)),
+        mistake(
             "the classes and the background",
-            averaged(classes=True, background=True),
             "The images are mended, two of three remain: which experiments still move?",
-        ),
-        Mistake(
+        )(averaged(classes=True, background=True)),
+        mistake(
             "the classes and the images",
-            averaged(classes=True, images=True),
             "The background is mended, two of three remain: which experiments still move?",
-        ),
-        Mistake(
+        )(averaged(classes=True, images=True)),
+        mistake(
             "the background and the images",
-            averaged(background=True, images=True),
             "The classes are mended, two of three remain: which experiments still move?",
-        ),
-        Mistake(
+        )(averaged(background=True, images=True)),
+        mistake(
             "averaged over the masks of all classes",
-            averaged(classes=True),
             "One left: classes that never occur make your loss smaller. How many masks of a RoI "
             "have something to learn?",
-        ),
-        Mistake(
+        )(averaged(classes=True)),
+        mistake(
             "averaged over background too",
-            averaged(background=True),
             "One left: background adds nothing to your sum. Does it count in what you divide by?",
-        ),
-        Mistake(
+        )(averaged(background=True)),
+        mistake(
             "a mean of the images' means",
-            averaged(images=True),
             "One left: a RoI that is alone in its image weighs as much as six that share one. In "
             "the formula, is there a mean for each image?",
-        ),
-        Mistake(
-            "divided by the number of images",
-            over_images,
-            "You add up the RoIs of an image and divide by the images: an image with many things "
-            "weighs more than the formula's N allows. What does N count?",
-        ),
-        Mistake(
-            "NaN without positives",
-            with_nan,
-            "Right except where nobody is positive: 0 divided by 0.",
-        ),
-        Mistake(
-            "no gradient",
-            without_gradient,
-            "The number is right, but the logits never hear of it. What do .item(), .detach() "
-            "and torch.tensor(…) leave of the graph?",
-        ),
-        Mistake(
-            "mask number u",
-            number_of_u,
-            "Your positives are compared with the mask of the next class, and the last class has "
-            "none. What is u of label 0?",
-        ),
-        Mistake(
-            "background teaches the last class",
-            background_learns,
-            "Background RoIs count in yours, as empty masks of the last class: index 0 − 1 does "
-            "not fail in Python.",
-        ),
-        Mistake(
-            "background teaches label 0",
-            background_is_empty,
-            "Background RoIs count in yours, as empty masks of label 0. [u ≥ 1] means that they "
-            "have no mask loss at all.",
-        ),
-        Mistake(
-            "the sum over the pixels",
-            pixels_summed,
-            "Your loss grows with the size of the masks. What stands before the sum over the "
-            "pixels?",
-        ),
-        Mistake(
-            "a sum, not a mean",
-            all_summed,
-            "You add up all pixels of all positives. By how many must the sum be divided?",
-        ),
+        )(averaged(images=True)),
+        over_images,
+        with_nan,
+        without_gradient,
+        number_of_u,
+        background_learns,
+        background_is_empty,
+        pixels_summed,
+        all_summed,
     ],
 )
 
@@ -502,29 +486,57 @@ def quotient(above, below, strict=False):
     return score
 
 
+@mistake(
+    "the mean of all pixels",
+    "You average over the whole image, so a small thing can never be good. Which pixels "
+    "are in the intersection, which in the union?",
+)
 def mean_of_all(soft, scores):
     return scores * soft.flatten(1).mean(dim=1)
 
 
+@mistake(
+    "the mask believes itself",
+    "Your scores have not changed: a mask that is cut at ½ agrees with itself. Where do "
+    "the probabilities of the pixels come in?",
+)
 def mask_believed(soft, scores):
     return scores * (soft >= 0.5).flatten(1).any(dim=1)
 
 
+@mistake(
+    "without the score",
+    "This is the expected IoU. A perfect mask of a thing that is not there needs the "
+    "class's score too.",
+)
 def score_forgotten(soft, scores):
     return rescore(soft, torch.ones_like(scores))
 
 
+@mistake(
+    "NaN for nothing",
+    "Right, except for a mask that is 0 everywhere: 0 divided by 0.",
+)
 def nan_for_nothing(soft, scores):
     some = soft.flatten(1).any(dim=1)
     return (rescore(soft, scores) / some).where(some, torch.nan)
 
 
+@mistake(
+    "one number for all",
+    "You sum over all masks together. Each has its own IoU: over which dimensions is the sum?",
+)
 def one_for_all(soft, scores):
     inside = soft >= 0.5
     union = (soft * ~inside).sum() + inside.sum()
     return scores * (soft * inside).sum() / union.clamp(min=1e-6)
 
 
+@mistake(
+    "two soft masks",
+    "You compare the soft mask with itself. The answer P is hard: a pixel is in it or "
+    "not, and the thing is what is uncertain.",
+)
 def not_thresholded(soft, scores):
     both = soft.square().flatten(1).sum(1)
     either = (2 * soft - soft.square()).flatten(1).sum(1)
@@ -538,82 +550,50 @@ RESCORE = Exercise(
     minutes=20,
     tolerance=1e-5,
     mistakes=[
-        Mistake(
+        mistake(
             "the mean inside of the mask",
-            quotient(lambda true, missed, area: true, lambda true, missed, area: area),
             "You average the probability inside of P, as MaskFormer does: that is the share of P "
             "that is true. What may the mask have missed?",
-        ),
-        Mistake(
-            "the mean of all pixels",
-            mean_of_all,
-            "You average over the whole image, so a small thing can never be good. Which pixels "
-            "are in the intersection, which in the union?",
-        ),
-        Mistake(
+        )(quotient(lambda true, missed, area: true, lambda true, missed, area: area)),
+        mean_of_all,
+        mistake(
             "what is false inside is forgotten",
-            quotient(lambda true, missed, area: true, lambda true, missed, area: true + missed),
             "You divide by the expected size of the thing. A pixel of P that is not of the thing "
             "is in the union too.",
-        ),
-        Mistake(
+        )(quotient(lambda true, missed, area: true, lambda true, missed, area: true + missed)),
+        mistake(
             "the intersection counts twice",
-            quotient(
-                lambda true, missed, area: true, lambda true, missed, area: area + true + missed
-            ),
             "The size of P plus the size of the thing is more than their union. What did you "
             "count twice?",
-        ),
-        Mistake(
-            "the overlap of Dice",
+        )(
             quotient(
-                lambda true, missed, area: 2 * true, lambda true, missed, area: area + true + missed
-            ),
+                lambda true, missed, area: true, lambda true, missed, area: area + true + missed
+            )
+        ),
+        mistake(
+            "the overlap of Dice",
             "That is Dice's overlap, 2|A ∩ B| / (|A| + |B|), a monotonic relative. The IoU was "
             "asked for.",
+        )(
+            quotient(
+                lambda true, missed, area: 2 * true, lambda true, missed, area: area + true + missed
+            )
         ),
-        Mistake(
+        mistake(
             "what lies outside of P in the intersection",
-            quotient(lambda true, missed, area: true + missed, lambda true, missed, area: area),
             "You divide the expected size of the thing by the size of P. What of the thing lies "
             "in P, and what is only in the union?",
-        ),
-        Mistake(
-            "the mask believes itself",
-            mask_believed,
-            "Your scores have not changed: a mask that is cut at ½ agrees with itself. Where do "
-            "the probabilities of the pixels come in?",
-        ),
-        Mistake(
-            "> for ≥ at ½",
+        )(quotient(lambda true, missed, area: true + missed, lambda true, missed, area: area)),
+        mask_believed,
+        mistake("> for ≥ at ½", "Almost: a pixel of exactly ½ belongs to P.")(
             quotient(
                 lambda true, missed, area: true, lambda true, missed, area: area + missed, True
-            ),
-            "Almost: a pixel of exactly ½ belongs to P.",
+            )
         ),
-        Mistake(
-            "without the score",
-            score_forgotten,
-            "This is the expected IoU. A perfect mask of a thing that is not there needs the "
-            "class's score too.",
-        ),
-        Mistake(
-            "NaN for nothing",
-            nan_for_nothing,
-            "Right, except for a mask that is 0 everywhere: 0 divided by 0.",
-        ),
-        Mistake(
-            "one number for all",
-            one_for_all,
-            "You sum over all masks together. Each has its own IoU: over which dimensions is the "
-            "sum?",
-        ),
-        Mistake(
-            "two soft masks",
-            not_thresholded,
-            "You compare the soft mask with itself. The answer P is hard: a pixel is in it or "
-            "not, and the thing is what is uncertain.",
-        ),
+        score_forgotten,
+        nan_for_nothing,
+        one_for_all,
+        not_thresholded,
     ],
 )
 
@@ -638,6 +618,7 @@ def coarse_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, PointHead
 
     With these numbers of points no cut goes through cells that a known mistake makes equal.
     """
+    yield torch.tensor([[[0.5]]]), PointHead(5.0, torch.float32), 4, 1
     for n, size, count, steps, dtype in (
         (2, 4, 12, 1, torch.float32),
         (3, 7, 44, 2, torch.float32),
@@ -692,6 +673,11 @@ def refined(
     return masks
 
 
+@mistake(
+    "refined once, at the end",
+    "Right for one step. You bring the mask to its last size first and refine only at the "
+    "end: the later steps are to be interpolated from better numbers.",
+)
 def refined_once(logits, point_head, count, steps):
     if not steps:
         return logits
@@ -702,6 +688,11 @@ def refined_once(logits, point_head, count, steps):
     return flat.scatter(1, cells, point_head(points)).unflatten(1, (m, m))
 
 
+@mistake(
+    "a call for each mask",
+    "You call the head once for each mask. It takes the points of all masks together, "
+    "(n, p, 2), and tells the masks apart by their place.",
+)
 def refined_in_turn(logits, point_head, count, steps):
     for _ in range(steps):
         doubled = [refine_masks(each[None], point_head, count, 1) for each in logits]
@@ -719,80 +710,59 @@ REFINE = Exercise(
     tolerance=1e-5,
     call=ask_points,
     mistakes=[
-        Mistake(
+        mistake(
             "the most certain cells",
-            refined(lambda flat: -flat.abs()),
             "You ask where the mask is already sure. Which logit is a probability of ½?",
-        ),
-        Mistake(
+        )(refined(lambda flat: -flat.abs())),
+        mistake(
             "the lowest logits",
-            refined(lambda flat: flat),
             "You ask where the logits are lowest: that is deep in the background, and certain.",
-        ),
-        Mistake(
+        )(refined(lambda flat: flat)),
+        mistake(
             "the highest logits",
-            refined(lambda flat: -flat),
             "You ask where the logits are highest: that is deep inside, and certain.",
-        ),
-        Mistake(
+        )(refined(lambda flat: -flat)),
+        mistake(
             "the corner of the cell",
-            refined(centre=0),
             "The right cells, but the head looks at their upper left corners. Where in the box is "
             "the centre of cell 0?",
-        ),
-        Mistake(
+        )(refined(centre=0)),
+        mistake(
             "x and y exchanged",
-            refined(swapped=True),
             "The right cells, but your points are mirrored on the diagonal. A point is (x, y): is "
             "a cell's row its x?",
-        ),
-        Mistake(
+        )(refined(swapped=True)),
+        mistake(
             "points in cells",
-            refined(in_cells=True),
             "Your points are counted in cells. The head wants them in the box, from 0 to 1.",
-        ),
-        Mistake(
+        )(refined(in_cells=True)),
+        mistake(
             "points from −1 to 1",
-            refined(centred=True),
             "Your points run from −1 to 1, as grid_sample wants them. The head wants them from 0 "
             "to 1.",
-        ),
-        Mistake(
-            "a call for each mask",
-            refined_in_turn,
-            "You call the head once for each mask. It takes the points of all masks together, "
-            "(n, p, 2), and tells the masks apart by their place.",
-        ),
-        Mistake(
+        )(refined(centred=True)),
+        refined_in_turn,
+        mistake(
             "answers are added",
-            refined(added=True),
             "You add the head's answer to the upsampled logit. It is a better answer, not a "
             "correction.",
-        ),
-        Mistake(
-            "refined once, at the end",
-            refined_once,
-            "Right for one step. You bring the mask to its last size first and refine only at the "
-            "end: the later steps are to be interpolated from better numbers.",
-        ),
-        Mistake(
+        )(refined(added=True)),
+        refined_once,
+        mistake(
             "nearest neighbours",
-            refined(mode="nearest", align_corners=None),
             "You double the size by repeating cells. Bilinear was asked for: what does it do for "
             "the outline?",
-        ),
-        Mistake(
+        )(refined(mode="nearest", align_corners=None)),
+        mistake(
             "aligned corners",
-            refined(align_corners=True),
             "You keep the outer cells' centres in place. The box stays the same, not the centres: "
             "what is align_corners?",
-        ),
-        Mistake(
+        )(refined(align_corners=True)),
+        mistake(
             "asked everywhere",
-            refined(everywhere=True),
             "The masks are right, but you asked for every cell and threw most answers away. How "
             "many points does a step need?",
-        ),
+        )(refined(everywhere=True)),
     ],
 )
 

@@ -13,7 +13,7 @@ from lessons.homework.answers.oneformer import (
     things_only,
 )
 from lessons.kit.data import Category, Segments, is_crowd
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 from lessons.set_prediction import task_targets
 
 # ---------------------------------------------------------------- 1. fair_contrastive_loss
@@ -21,6 +21,8 @@ from lessons.set_prediction import task_targets
 
 def batches_with_twins(generator: torch.Generator) -> Iterator[tuple]:
     """Batches with two and three equal texts, a batch of one, and all texts the same."""
+    cosines = torch.tensor([[0.9, 0.1, 0.3], [0.2, 0.8, 0.5], [0.0, 0.6, 0.7]])
+    yield cosines, torch.tensor([0, 1, 1]), 0.5
     for text, temperature, dtype in (
         ([0, 1, 1, 2, 3], 0.2, torch.float64),
         ([4, 2, 4, 0, 4, 2], 0.5, torch.float32),
@@ -58,18 +60,33 @@ def fair(
     return loss
 
 
+@mistake(
+    "shared between twins",
+    "You share the 1 among the twins. That is a fine idea, too, but then the loss cannot "
+    "be 0. Here they stand neither above nor below the fraction bar.",
+)
 def shared_between_twins(cosines, text, temperature):
     same = (text[:, None] == text).to(cosines.dtype)
     wanted, logits = same / same.sum(dim=1, keepdim=True), cosines / temperature
     return F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)
 
 
+@mistake(
+    "twins are right, too",
+    "You count the twins above the fraction bar, as if each were the image's own text. "
+    "Here they stand neither above nor below.",
+)
 def twins_are_right(cosines, text, temperature):
     same, powers = text[:, None] == text, (cosines / temperature).exp()
     right = powers.where(same, 0)
     return sum(-(right.sum(dim) / powers.sum(dim)).log().mean() for dim in (0, 1))
 
 
+@mistake(
+    "the rows twice",
+    "You take the rows twice. The second direction goes down the columns: a text looks "
+    "among the queries.",
+)
 def rows_twice(cosines, text, temperature):
     logits = cosines / temperature
     own = torch.arange(len(text))
@@ -77,6 +94,11 @@ def rows_twice(cosines, text, temperature):
     return 2 * F.cross_entropy(logits.masked_fill(same, -torch.inf), own)
 
 
+@mistake(
+    "the text's number as place",
+    "The target of a cross-entropy is a place in the row. You give it the number of the "
+    "text: where does image i find its own?",
+)
 def text_as_place(cosines, text, temperature):
     own = torch.arange(len(text))
     same = (text[:, None] == text) & (own[:, None] != own)
@@ -96,6 +118,11 @@ def twins_have_a_cosine(cosine):
     return loss
 
 
+@mistake(
+    "twins are dropped",
+    "You leave the second of two equal images out of the batch altogether. It is still to "
+    "find its text among all the others.",
+)
 def twins_are_dropped(cosines, text, temperature):
     first = torch.tensor([k for k, t in enumerate(text.tolist()) if t not in text[:k].tolist()])
     logits = cosines[first][:, first] / temperature
@@ -103,6 +130,11 @@ def twins_are_dropped(cosines, text, temperature):
     return F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
 
 
+@mistake(
+    "the diagonal is gone below",
+    "Below the fraction bar the image's own text is missing. An image has the same text "
+    "as itself, but it is no twin of itself.",
+)
 def own_left_out_below(cosines, text, temperature):
     logits = cosines / temperature
     same = text[:, None] == text
@@ -126,91 +158,51 @@ FAIR = Exercise(
     minutes=20,
     call=as_a_tensor,
     mistakes=[
-        Mistake(
+        mistake(
             "twins are rivals",
-            fair("none"),
             "This is the lesson's loss: images with the same text still compete. Which entries of "
             "a row must go?",
-        ),
-        Mistake(
+        )(fair("none")),
+        mistake(
             "the diagonal is masked, too",
-            fair("all"),
             "Your loss is infinite. An image has the same text as itself, and so its own entry is "
             "gone, above the fraction bar and below. Is an image its own twin?",
-        ),
-        Mistake(
-            "the diagonal is gone below",
-            own_left_out_below,
-            "Below the fraction bar the image's own text is missing. An image has the same text "
-            "as itself, but it is no twin of itself.",
-        ),
-        Mistake(
+        )(fair("all")),
+        own_left_out_below,
+        mistake(
             "a cosine of 0",
-            fair(fill=0.0),
             "You set the twins' entries to 0. A softmax still counts exp(0) = 1 for each. Which "
             "number has an exponential of 0?",
-        ),
-        Mistake(
+        )(fair(fill=0.0)),
+        mistake(
             "a cosine of -1",
-            twins_have_a_cosine(-1.0),
             "You set the twins' cosines to −1, the smallest that there is. They are then weak "
             "rivals, but rivals: exp(−1 / τ) is not 0.",
+        )(twins_have_a_cosine(-1.0)),
+        twins_are_right,
+        text_as_place,
+        shared_between_twins,
+        twins_are_dropped,
+        mistake("one direction", "The rows are right. The texts look for their images, too.")(
+            fair(directions=(1.0, 0.0))
         ),
-        Mistake(
-            "twins are right, too",
-            twins_are_right,
-            "You count the twins above the fraction bar, as if each were the image's own text. "
-            "Here they stand neither above nor below.",
-        ),
-        Mistake(
-            "the text's number as place",
-            text_as_place,
-            "The target of a cross-entropy is a place in the row. You give it the number of the "
-            "text: where does image i find its own?",
-        ),
-        Mistake(
-            "shared between twins",
-            shared_between_twins,
-            "You share the 1 among the twins. That is a fine idea, too, but then the loss cannot "
-            "be 0. Here they stand neither above nor below the fraction bar.",
-        ),
-        Mistake(
-            "twins are dropped",
-            twins_are_dropped,
-            "You leave the second of two equal images out of the batch altogether. It is still to "
-            "find its text among all the others.",
-        ),
-        Mistake(
-            "one direction",
-            fair(directions=(1.0, 0.0)),
-            "The rows are right. The texts look for their images, too.",
-        ),
-        Mistake(
-            "the rows twice",
-            rows_twice,
-            "You take the rows twice. The second direction goes down the columns: a text looks "
-            "among the queries.",
-        ),
-        Mistake(
+        rows_twice,
+        mistake(
             "the mean of both directions",
-            fair(directions=(0.5, 0.5)),
             "Your loss is half as large as it should be. The directions are added.",
-        ),
-        Mistake(
+        )(fair(directions=(0.5, 0.5))),
+        mistake(
             "the sum over the batch",
-            fair(mean=False),
             "Your loss grows with the batch: each direction is a mean over the images.",
-        ),
-        Mistake(
+        )(fair(mean=False)),
+        mistake(
             "times the temperature",
-            fair(scale=lambda cosines, temperature: cosines * temperature),
             "You multiply by the temperature. A cold temperature should make differences larger.",
-        ),
-        Mistake(
+        )(fair(scale=lambda cosines, temperature: cosines * temperature)),
+        mistake(
             "no temperature",
-            fair(scale=lambda cosines, temperature: cosines),
             "Your loss does not depend on the temperature. Where does it stand in the formula?",
-        ),
+        )(fair(scale=lambda cosines, temperature: cosines)),
     ],
 )
 
@@ -219,6 +211,9 @@ FAIR = Exercise(
 
 def several_processes(generator: torch.Generator) -> Iterator[tuple]:
     """Unit vectors on one to four processes, with one to three images each."""
+    queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
+    texts = torch.tensor([[0.6, 0.8], [0.8, -0.6]]).double()
+    yield list(queries.split(1)), list(texts.split(1)), 0.5
     for count, m, c, temperature in (
         (3, 2, 5, 0.3),
         (4, 1, 6, 0.2),
@@ -265,6 +260,11 @@ def gathered(
     return losses
 
 
+@mistake(
+    "everybody the whole",
+    "Each process computes the loss of the whole batch. The mean is right, but a process "
+    "was to answer for its own images only.",
+)
 def everybody_the_whole(queries, texts, temperature):
     logits = torch.cat(list(queries)) @ torch.cat(list(texts)).T / temperature
     own = torch.arange(len(logits))
@@ -278,74 +278,57 @@ GATHERED = Exercise(
     points=4,
     minutes=20,
     mistakes=[
-        Mistake(
+        mistake(
             "the first process's places",
-            gathered(offset=lambda rank, m: 0),
             "The first process is right. Where does the second one's first image stand among all "
             "images? Not in place 0.",
-        ),
-        Mistake(
+        )(gathered(offset=lambda rank, m: 0)),
+        mistake(
             "the rank as place",
-            gathered(offset=lambda rank, m: rank),
             "Your places go up by one from process to process. How many images lie before those "
             "of process r?",
-        ),
-        Mistake(
+        )(gathered(offset=lambda rank, m: rank)),
+        mistake(
             "nothing is gathered",
-            gathered(against="own"),
             "Each process competes only with itself, so with one image it learns nothing. Who are "
             "the rivals?",
-        ),
-        Mistake(
+        )(gathered(against="own")),
+        mistake(
             "queries with queries",
-            gathered(swap=True),
             "You compare queries with queries and texts with texts. A query looks for a text.",
-        ),
-        Mistake(
-            "one direction",
-            gathered(directions=(1.0, 0.0)),
-            "The queries find their texts. The texts look for their queries, too.",
-        ),
-        Mistake(
+        )(gathered(swap=True)),
+        mistake(
+            "one direction", "The queries find their texts. The texts look for their queries, too."
+        )(gathered(directions=(1.0, 0.0))),
+        mistake(
             "the rows twice",
-            gathered(directions=(2.0, 0.0)),
             "You take the rows twice. The second direction goes from a process's own texts to the "
             "queries of everybody.",
-        ),
-        Mistake(
+        )(gathered(directions=(2.0, 0.0))),
+        mistake(
             "the columns of the own rows",
-            gathered(columns_against_own=True),
             "Your rows are right. But your texts look only among the process's own queries: those "
             "of the others are missing below the fraction bar.",
-        ),
-        Mistake(
+        )(gathered(columns_against_own=True)),
+        mistake(
             "the mean of both directions",
-            gathered(directions=(0.5, 0.5)),
             "Your losses are half as large as they should be. The directions are added.",
-        ),
-        Mistake(
+        )(gathered(directions=(0.5, 0.5))),
+        mistake(
             "one number",
-            lambda queries, texts, temperature: gathered()(queries, texts, temperature).mean(),
             "This is the mean over the processes, the loss of the whole batch. Return what each "
             "process computes, before anybody takes a mean.",
-        ),
-        Mistake(
+        )(lambda queries, texts, temperature: gathered()(queries, texts, temperature).mean()),
+        mistake(
             "the sum over the images",
-            gathered(parts=lambda loss, m, count: loss * m),
             "Your losses are sums over a process's images. A mean was asked for.",
-        ),
-        Mistake(
+        )(gathered(parts=lambda loss, m, count: loss * m)),
+        mistake(
             "already divided",
-            gathered(parts=lambda loss, m, count: loss / count),
             "Your losses add up to that of the whole batch. Training takes their mean: what comes "
             "out then?",
-        ),
-        Mistake(
-            "everybody the whole",
-            everybody_the_whole,
-            "Each process computes the loss of the whole batch. The mean is right, but a process "
-            "was to answer for its own images only.",
-        ),
+        )(gathered(parts=lambda loss, m, count: loss / count)),
+        everybody_the_whole,
     ],
 )
 
@@ -362,6 +345,8 @@ KINDS = [
 
 def small_images(generator: torch.Generator) -> Iterator[tuple]:
     """Things and stuff in no order, with crowds; only stuff; nothing; more than there is room."""
+    tiny = torch.tensor([[[True, False]], [[False, True]]])
+    yield Segments(tiny, torch.tensor([1, 0])), KINDS, 2
     for labels, crowd, count in (
         ([3, 1, 0, 0, 4, 1], [0, 0, 0, 1, 0, 0], 5),
         ([2, 0, 2, 3], [0, 0, 0, 0], 4),
@@ -423,6 +408,11 @@ def in_order_of_appearance(labels: list[int]) -> list[int]:
     return list(dict.fromkeys(labels))
 
 
+@mistake(
+    "lesson 12's instances",
+    "These are the targets of the task instance: they count, and the crowds are missing. "
+    "Which of lesson 12's tasks has one mask for each class?",
+)
 def instances_of_lesson_12(segments: Segments, categories: Sequence[Category], count: int):
     num_things = sum(category.is_thing for category in categories)
     targets = task_targets(segments, "instance", num_things)
@@ -430,6 +420,11 @@ def instances_of_lesson_12(segments: Segments, categories: Sequence[Category], c
     return targets, sentences + ["a things photo"] * (count - len(sentences))
 
 
+@mistake(
+    "classes that are not there",
+    "You name every thing class, whether the image has it or not. What would a network "
+    "learn from an empty mask?",
+)
 def all_classes(segments: Segments, categories: Sequence[Category], count: int):
     labels = [k for k, category in enumerate(categories) if category.is_thing]
     masks = [(segments.masks & (segments.labels == k)[:, None, None]).any(dim=0) for k in labels]
@@ -438,6 +433,11 @@ def all_classes(segments: Segments, categories: Sequence[Category], count: int):
     return Segments(torch.stack(masks), torch.tensor(labels)), sentences
 
 
+@mistake(
+    "the segments cut to the list",
+    "`count` is the length of the list of sentences. The targets are not cut: every class "
+    "is to be found, also one that has no sentence.",
+)
 def cut_to_count(segments: Segments, categories: Sequence[Category], count: int):
     targets, sentences = things()(segments, categories, count)
     return targets[:count], sentences
@@ -460,66 +460,41 @@ THINGS = Exercise(
     minutes=15,
     call=as_pairs,
     mistakes=[
-        Mistake(
+        mistake(
             "instances",
-            things(united=False),
             "These are the instances: your task counts. There was to be one mask for each class.",
+        )(things(united=False)),
+        instances_of_lesson_12,
+        all_classes,
+        cut_to_count,
+        mistake("semantic", "Your targets hold sky and lake. Which classes are countable?")(
+            things(stuff=True)
         ),
-        Mistake(
-            "lesson 12's instances",
-            instances_of_lesson_12,
-            "These are the targets of the task instance: they count, and the crowds are missing. "
-            "Which of lesson 12's tasks has one mask for each class?",
-        ),
-        Mistake(
-            "classes that are not there",
-            all_classes,
-            "You name every thing class, whether the image has it or not. What would a network "
-            "learn from an empty mask?",
-        ),
-        Mistake(
-            "the segments cut to the list",
-            cut_to_count,
-            "`count` is the length of the list of sentences. The targets are not cut: every class "
-            "is to be found, also one that has no sentence.",
-        ),
-        Mistake(
-            "semantic",
-            things(stuff=True),
-            "Your targets hold sky and lake. Which classes are countable?",
-        ),
-        Mistake(
+        mistake(
             "crowds left out",
-            things(crowds=False),
             "You leave the crowds out. One cannot count them, but here nobody counts.",
-        ),
-        Mistake(
+        )(things(crowds=False)),
+        mistake(
             "the order of the segments",
-            things(order=in_order_of_appearance),
             "Your classes stand in the order in which they appear in the image. The lists of two "
             "images must be comparable.",
-        ),
-        Mistake(
+        )(things(order=in_order_of_appearance)),
+        mistake(
             "a sentence for each instance",
-            things(for_each_instance=True),
             "The targets are right. But you say a sentence for each instance, and so tell the "
             "network to count.",
-        ),
-        Mistake(
+        )(things(for_each_instance=True)),
+        mistake(
             "an instance photo",
-            things(padding="an instance photo"),
             "Your padding names another task. How shall the texts tell the two apart?",
-        ),
-        Mistake(
+        )(things(padding="an instance photo")),
+        mistake(
             "too many sentences",
-            things(cut=False),
             "Where an image has more classes than there is room, your list is too long.",
-        ),
-        Mistake(
-            "no padding",
-            things(with_padding=False),
-            "The list must have `count` entries for every image: what fills it up?",
-        ),
+        )(things(cut=False)),
+        mistake(
+            "no padding", "The list must have `count` entries for every image: what fills it up?"
+        )(things(with_padding=False)),
     ],
 )
 
@@ -551,19 +526,38 @@ def gradient(
     return slope
 
 
+@mistake(
+    "a softmax without the temperature",
+    "Your softmax is that of the cosines. In the loss it is taken of the cosines divided "
+    "by the temperature.",
+)
 def without_temperature(cosines, temperature):
     return gradient()(cosines, 1.0) / temperature
 
 
+@mistake(
+    "times the temperature",
+    "You multiply by the temperature. What is the derivative of c / τ with respect to c?",
+)
 def times_temperature(cosines, temperature):
     return gradient(by_temperature=False)(cosines, temperature) * temperature
 
 
+@mistake(
+    "minus 2 everywhere",
+    "The diagonal is right. You subtract the 2 from all entries, but only the image's own "
+    "text stands above the fraction bar.",
+)
 def twos_everywhere(cosines, temperature):
     logits, b = cosines / temperature, len(cosines)
     return (logits.softmax(dim=0) + logits.softmax(dim=1) - 2) / (b * temperature)
 
 
+@mistake(
+    "columns in rows",
+    "The texts' softmax is right, but it lies on its side: entry (i, j) belongs to query i "
+    "and text j in both halves.",
+)
 def column_transposed(cosines, temperature):
     logits, b = cosines / temperature, len(cosines)
     r, s = logits.softmax(dim=1), logits.T.softmax(dim=1)
@@ -584,66 +578,39 @@ SLOPE = Exercise(
     stretch=True,
     call=by_hand,
     mistakes=[
-        Mistake(
+        mistake(
             "the temperature forgotten",
-            gradient(by_temperature=False),
             "This is the gradient with respect to the logits c / τ. What does the chain rule add?",
-        ),
-        Mistake(
+        )(gradient(by_temperature=False)),
+        mistake(
             "the mean forgotten",
-            gradient(by_batch=False),
             "The loss is a mean over the batch. Your gradient is that of a sum.",
-        ),
-        Mistake(
+        )(gradient(by_batch=False)),
+        mistake(
             "one identity",
-            gradient(own=1.0),
             "Your entries add up to more than 0. Adding a number to all cosines changes no "
             "softmax, so they must add up to 0: how often is each image's own entry wanted?",
+        )(gradient(own=1.0)),
+        mistake("one direction", "The queries' half is right. The texts' half is missing.")(
+            gradient(own=1.0, weights=(1.0, 0.0))
         ),
-        Mistake(
-            "one direction",
-            gradient(own=1.0, weights=(1.0, 0.0)),
-            "The queries' half is right. The texts' half is missing.",
-        ),
-        Mistake(
+        mistake(
             "the rows twice",
-            gradient(dims=(1, 1)),
             "You take the softmax of the rows twice. The texts choose among the queries: along "
             "which axis?",
-        ),
-        Mistake(
-            "columns in rows",
-            column_transposed,
-            "The texts' softmax is right, but it lies on its side: entry (i, j) belongs to query i "
-            "and text j in both halves.",
-        ),
-        Mistake(
-            "a softmax without the temperature",
-            without_temperature,
-            "Your softmax is that of the cosines. In the loss it is taken of the cosines divided "
-            "by the temperature.",
-        ),
-        Mistake(
-            "times the temperature",
-            times_temperature,
-            "You multiply by the temperature. What is the derivative of c / τ with respect to c?",
-        ),
-        Mistake(
-            "minus 2 everywhere",
-            twos_everywhere,
-            "The diagonal is right. You subtract the 2 from all entries, but only the image's own "
-            "text stands above the fraction bar.",
-        ),
-        Mistake(
+        )(gradient(dims=(1, 1))),
+        column_transposed,
+        without_temperature,
+        times_temperature,
+        twos_everywhere,
+        mistake(
             "the mean of both directions",
-            gradient(own=1.0, weights=(0.5, 0.5)),
             "Your gradient is half as large as it should be. The directions are added.",
-        ),
-        Mistake(
+        )(gradient(own=1.0, weights=(0.5, 0.5))),
+        mistake(
             "the other sign",
-            gradient(sign=-1.0),
             "This is the direction in which the loss falls. The gradient points uphill.",
-        ),
+        )(gradient(sign=-1.0)),
     ],
 )
 

@@ -14,13 +14,17 @@ from lessons.homework.answers.panoptic_fpn import (
     panoptic_head,
 )
 from lessons.kit.data import VOID
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 
 # ---------------------------------------------------------------- 1. merge_stuff_first
 
 
 def two_answers(generator: torch.Generator) -> Iterator[tuple]:
     """Blocks of classes with void in them under overlapping rectangles; limits met exactly."""
+    semantic, column = torch.tensor([[1, 1], [VOID, 0]]), torch.tensor([[[1, 0], [1, 0]]]).bool()
+    yield column, torch.tensor([0]), torch.tensor([0.9]), semantic, 1, 2
+    pair = torch.cat([column, ~column.any(0)[None] & column])  # the second is empty
+    yield pair, torch.tensor([0, 0]), torch.tensor([0.3, 0.9]), semantic, 1, 3
     for h, w, n, area in ((24, 31, 6, 20), (20, 20, 9, 45), (28, 17, 5, 60), (16, 40, 8, 30)):
         blocks = torch.randint(0, 7, (4, 5), generator=generator)
         blocks[0, 0], blocks[1, 1:4] = VOID, 0
@@ -101,78 +105,62 @@ STUFF_FIRST = Exercise(
     points=4,
     minutes=20,
     mistakes=[
-        Mistake(
+        mistake(
             "things first",
-            stuff_first_mistake(instances_first=True),
             "This is the order of the lesson. Here the stuff chooses before the things.",
-        ),
-        Mistake(
+        )(stuff_first_mistake(instances_first=True)),
+        mistake(
             "small stuff keeps its pixels",
-            stuff_first_mistake(hold_small=True),
             "A region below the area limit gets no segment, but in yours its pixels are taken all "
             "the same. For whom should they be free?",
-        ),
-        Mistake(
+        )(stuff_first_mistake(hold_small=True)),
+        mistake(
             "overlap with stuff does not count",
-            stuff_first_mistake(among_instances=True),
             "You compare an instance with other instances only. Who else may own its pixels?",
+        )(stuff_first_mistake(among_instances=True)),
+        mistake("the least sure first", "Your instances come in the order of rising scores.")(
+            stuff_first_mistake(ascending=True)
         ),
-        Mistake(
-            "the least sure first",
-            stuff_first_mistake(ascending=True),
-            "Your instances come in the order of rising scores.",
-        ),
-        Mistake(
-            "void is a class",
-            stuff_first_mistake(void_is_stuff=True),
-            "You give a segment to 255. That label says that there is no answer.",
-        ),
-        Mistake(
+        mistake(
+            "void is a class", "You give a segment to 255. That label says that there is no answer."
+        )(stuff_first_mistake(void_is_stuff=True)),
+        mistake(
             "an instance gets all of its mask",
-            stuff_first_mistake(whole_masks=True),
             "Your masks overlap: an instance may have those of its pixels that are free.",
-        ),
-        Mistake(
+        )(stuff_first_mistake(whole_masks=True)),
+        mistake(
             "exactly half is too much",
-            stuff_first_mistake(half_goes=True),
             "You leave out an instance of which exactly half is taken. Read the rule again.",
-        ),
-        Mistake(
+        )(stuff_first_mistake(half_goes=True)),
+        mistake(
             "nobody is left out",
-            stuff_first_mistake(no_overlap=True),
             "An instance that is mostly taken still gets its rest. What does rule 2 say of it?",
-        ),
-        Mistake(
+        )(stuff_first_mistake(no_overlap=True)),
+        mistake(
             "no score threshold",
-            stuff_first_mistake(all_scores=True),
             "You merge instances that the detector does not believe in itself.",
-        ),
-        Mistake(
+        )(stuff_first_mistake(all_scores=True)),
+        mistake(
             "a score of exactly one half",
-            stuff_first_mistake(above_half=True),
             "You leave out an instance whose score is exactly ½. Read the rule again.",
-        ),
-        Mistake(
+        )(stuff_first_mistake(above_half=True)),
+        mistake(
             "a region of exactly the limit",
-            stuff_first_mistake(limit_goes=True),
             "You drop a region that has exactly `stuff_area` pixels. Read the rule again.",
-        ),
-        Mistake(
+        )(stuff_first_mistake(limit_goes=True)),
+        mistake(
             "the order of the list",
-            stuff_first_mistake(as_given=True),
             "Your instances come to their pixels in the order in which they are given. Who should "
             "be first?",
-        ),
-        Mistake(
+        )(stuff_first_mistake(as_given=True)),
+        mistake(
             "things of the map",
-            stuff_first_mistake(map_things=True),
             "You give a segment to labels of the map that are things. Whose business are those?",
-        ),
-        Mistake(
+        )(stuff_first_mistake(map_things=True)),
+        mistake(
             "the instances listed first",
-            stuff_first_mistake(listed_last=True),
             "Everybody has the right pixels, but your list begins with the instances.",
-        ),
+        )(stuff_first_mistake(listed_last=True)),
     ],
 )
 
@@ -181,6 +169,8 @@ STUFF_FIRST = Exercise(
 
 def scored_maps(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Random logits, void in the truth; images of unequal difficulty; nothing but void."""
+    tiny = torch.tensor([[[[1.0, 0.0, 2.0]], [[0.0, 3.0, -1.0]]]])
+    yield tiny, torch.tensor([[[1, 1, VOID]]]), 0.5
     for b, k, h, w, share in ((2, 5, 9, 11, 0.15), (3, 3, 6, 5, 0.5), (1, 4, 7, 7, 0.33)):
         logits = 2 * torch.randn(b, k, h, w, generator=generator)
         logits *= 1 + torch.arange(b).view(-1, 1, 1, 1)  # the later image is harder
@@ -188,7 +178,7 @@ def scored_maps(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, fl
         targets[torch.rand(b, h, w, generator=generator) < 0.3] = VOID
         yield logits, targets, share
     yield logits, targets, 1.0
-    yield logits, torch.full_like(targets, VOID), 0.2
+    yield 50 * logits, torch.full_like(targets, VOID), 0.2
 
 
 def with_gradient(function, logits, targets, share):
@@ -232,10 +222,19 @@ def hard_mistake(**changes):
     return mistaken
 
 
+@mistake(
+    "no gradient",
+    "The number is right, but no gradient reaches the logits: nobody learns from it. "
+    "Where does yours leave the graph?",
+)
 def hard_detached(logits, targets, share):
     return hard_pixels_with(logits.detach(), targets, share)
 
 
+@mistake(
+    "a mean of nothing",
+    "Right, except where all pixels are void. What is the mean of no numbers?",
+)
 def hard_mean_of_nothing(logits, targets, share):
     each = F.cross_entropy(logits, targets, ignore_index=VOID, reduction="none")
     each = each[targets != VOID]
@@ -249,60 +248,43 @@ HARD = Exercise(
     minutes=15,
     call=with_gradient,
     mistakes=[
-        Mistake(
+        mistake(
             "the easiest pixels",
-            hard_mistake(easiest=True),
             "You keep the smallest cross-entropies: pixels that have nothing left to learn.",
-        ),
-        Mistake(
+        )(hard_mistake(easiest=True)),
+        mistake(
             "void pixels count",
-            hard_mistake(with_void=True),
             "Your share is one of all pixels, and the void ones are among them. What is n?",
-        ),
-        Mistake(
+        )(hard_mistake(with_void=True)),
+        mistake(
             "divided by all pixels",
-            hard_mistake(over_all=True),
             "You sum the hard ones and divide by all. Then a smaller share makes a smaller loss, "
             "however hard its pixels are.",
-        ),
-        Mistake(
+        )(hard_mistake(over_all=True)),
+        mistake(
             "rounded down",
-            hard_mistake(rounded=math.floor),
             "You keep a pixel less than asked. In which direction is share · n rounded?",
-        ),
-        Mistake(
+        )(hard_mistake(rounded=math.floor)),
+        mistake(
             "rounded to the nearest",
-            hard_mistake(rounded=round),
             "You sometimes keep a pixel less than asked. In which direction is share · n rounded?",
-        ),
-        Mistake(
+        )(hard_mistake(rounded=round)),
+        mistake(
             "the sum",
-            hard_mistake(total=True),
             "You sum the hard pixels. Asked is their mean: a loss should not grow with the image.",
-        ),
-        Mistake(
+        )(hard_mistake(total=True)),
+        mistake(
             "the least sure pixels",
-            hard_mistake(least_sure=True),
             "You choose the pixels on which the network is least sure of itself. Hard are also "
             "those on which it is sure and wrong.",
-        ),
-        Mistake(
-            "no gradient",
-            hard_detached,
-            "The number is right, but no gradient reaches the logits: nobody learns from it. "
-            "Where does yours leave the graph?",
-        ),
-        Mistake(
+        )(hard_mistake(least_sure=True)),
+        hard_detached,
+        mistake(
             "each image by itself",
-            hard_mistake(by_image=True),
             "You choose the hardest pixels of each image. Asked are those of the whole batch: an "
             "easy image may have none of them.",
-        ),
-        Mistake(
-            "a mean of nothing",
-            hard_mean_of_nothing,
-            "Right, except where all pixels are void. What is the mean of no numbers?",
-        ),
+        )(hard_mistake(by_image=True)),
+        hard_mean_of_nothing,
     ],
 )
 
@@ -311,6 +293,7 @@ HARD = Exercise(
 
 def two_gradients(generator: torch.Generator) -> Iterator[tuple[list, list]]:
     """Gradients of several shapes; some parameters that one loss does not reach; opposite ones."""
+    yield [torch.tensor([3.0, 4.0])], [torch.tensor([0.0, 1.0])]
     for scale, lonely in ((1.0, 0), (0.1, 1), (7.0, 2)):
         shapes = ((4, 3, 3, 3), (4,), (6, 5), (1,))
         first = [(1 + i) * torch.randn(s, generator=generator) for i, s in enumerate(shapes)]
@@ -345,18 +328,37 @@ def balance_with(first, second, *, ratio=lambda one, two: one / two, dot=None, d
     return ratio(one, two), inner / (one * two) if dot is None else dot(first, second)
 
 
+@mistake(
+    "the ratio upside down",
+    "With your weight the second loss would be even further away. Which one is to be "
+    "stretched or shrunk?",
+)
 def balance_inverted(first, second):
     return balance_with(first, second, ratio=lambda one, two: two / one)
 
 
+@mistake(
+    "lengths without the root",
+    "Your ratio is one of squared lengths. A gradient twice as long needs half the weight, "
+    "not a quarter.",
+)
 def balance_squared(first, second):
     return balance_with(first, second, ratio=lambda one, two: (one / two) ** 2)
 
 
+@mistake(
+    "parameters of one loss are dropped",
+    "You leave out parameters that only one of the losses depends on. Its gradient there "
+    "still makes it longer.",
+)
 def balance_dropped(first, second):
     return balance_with(first, second, drop=True)
 
 
+@mistake(
+    "a mean of the parameters' ratios",
+    "You average a ratio of each parameter. All of them together are one vector.",
+)
 def balance_by_parameter(first, second):
     a, b = zeros(first, second), zeros(second, first)
     pairs = [(lengths([x]), lengths([y])) for x, y in zip(a, b, strict=True)]
@@ -370,19 +372,36 @@ def mean_cosine(first, second):
     return sum(each) / len(each)
 
 
+@mistake(
+    "a mean of the parameters' cosines",
+    "You average a cosine of each parameter. All of them together are one vector.",
+)
 def balance_mean_cosine(first, second):
     return balance_with(first, second, dot=mean_cosine)
 
 
+@mistake(
+    "a cosine of the shared parameters",
+    "Your weight is right. For the cosine you leave out parameters that only one of the "
+    "losses depends on: they add nothing to the inner product, but to a length.",
+)
 def balance_shared_cosine(first, second):
     return balance_with(first, second)[0], balance_with(first, second, drop=True)[1]
 
 
+@mistake(
+    "the angle",
+    "Your second number is the angle itself. Asked is its cosine.",
+)
 def balance_angle(first, second):
     ratio, cosine = balance_with(first, second)
     return ratio, math.acos(min(max(cosine, -1), 1))
 
 
+@mistake(
+    "the inner product",
+    "Your second number grows with the gradients. A cosine lies between −1 and 1.",
+)
 def balance_inner_product(first, second):
     def inner(a, b):
         return sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
@@ -390,6 +409,10 @@ def balance_inner_product(first, second):
     return balance_with(first, second, dot=inner)
 
 
+@mistake(
+    "a sum of lengths",
+    "You add the lengths of the parts. How long is a vector whose parts are 3 and 4 long?",
+)
 def balance_sum_of_lengths(first, second):
     a, b = zeros(first, second), zeros(second, first)
     one, two = (sum(lengths([g]) for g in side) for side in (a, b))
@@ -403,55 +426,15 @@ BALANCE = Exercise(
     minutes=15,
     tolerance=1e-5,
     mistakes=[
-        Mistake(
-            "the ratio upside down",
-            balance_inverted,
-            "With your weight the second loss would be even further away. Which one is to be "
-            "stretched or shrunk?",
-        ),
-        Mistake(
-            "lengths without the root",
-            balance_squared,
-            "Your ratio is one of squared lengths. A gradient twice as long needs half the weight, "
-            "not a quarter.",
-        ),
-        Mistake(
-            "parameters of one loss are dropped",
-            balance_dropped,
-            "You leave out parameters that only one of the losses depends on. Its gradient there "
-            "still makes it longer.",
-        ),
-        Mistake(
-            "a mean of the parameters' ratios",
-            balance_by_parameter,
-            "You average a ratio of each parameter. All of them together are one vector.",
-        ),
-        Mistake(
-            "a mean of the parameters' cosines",
-            balance_mean_cosine,
-            "You average a cosine of each parameter. All of them together are one vector.",
-        ),
-        Mistake(
-            "the inner product",
-            balance_inner_product,
-            "Your second number grows with the gradients. A cosine lies between −1 and 1.",
-        ),
-        Mistake(
-            "a cosine of the shared parameters",
-            balance_shared_cosine,
-            "Your weight is right. For the cosine you leave out parameters that only one of the "
-            "losses depends on: they add nothing to the inner product, but to a length.",
-        ),
-        Mistake(
-            "the angle",
-            balance_angle,
-            "Your second number is the angle itself. Asked is its cosine.",
-        ),
-        Mistake(
-            "a sum of lengths",
-            balance_sum_of_lengths,
-            "You add the lengths of the parts. How long is a vector whose parts are 3 and 4 long?",
-        ),
+        balance_inverted,
+        balance_squared,
+        balance_dropped,
+        balance_by_parameter,
+        balance_mean_cosine,
+        balance_inner_product,
+        balance_shared_cosine,
+        balance_angle,
+        balance_sum_of_lengths,
     ],
 )
 
@@ -460,6 +443,8 @@ BALANCE = Exercise(
 
 def logits_and_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Smooth logits, some all negative; boxes that overlap, touch the edge; no instances."""
+    tiny = torch.tensor([[[1.0, 1.0, 1.0]], [[0.0, 2.0, 0.5]]])
+    yield tiny, torch.tensor([[[0.5, 0.5, 0.5]]]), torch.tensor([[0, 0, 2, 1]])
     for s, n, h, w, shift in ((4, 3, 12, 17, 0.0), (2, 5, 20, 11, -6.0), (3, 2, 9, 9, 2.0)):
         logits = 2 * torch.randn(1 + s, h, w, generator=generator) + shift
         logits[0] += 0.5
@@ -510,58 +495,43 @@ HEAD = Exercise(
     minutes=25,
     stretch=True,
     mistakes=[
-        Mistake(
+        mistake(
             "zero outside the box",
-            head_mistake(outside=0.0),
             "Outside its box your instance has the logit 0. Where all stuff is negative, it wins.",
+        )(head_mistake(outside=0.0)),
+        mistake("the box is forgotten", "Your instances win pixels outside their boxes.")(
+            head_mistake(everywhere=True)
         ),
-        Mistake(
-            "the box is forgotten",
-            head_mistake(everywhere=True),
-            "Your instances win pixels outside their boxes.",
-        ),
-        Mistake(
+        mistake(
             "masks only",
-            head_mistake(thing=False),
             "Your instances ask the mask alone. What does the branch say about the pixel?",
+        )(head_mistake(thing=False)),
+        mistake("the far edges are inside", "Your boxes are one pixel too wide and too tall.")(
+            head_mistake(far=1)
         ),
-        Mistake(
-            "the far edges are inside",
-            head_mistake(far=1),
-            "Your boxes are one pixel too wide and too tall.",
-        ),
-        Mistake(
+        mistake(
             "a probability for the mask",
-            head_mistake(sigmoid=True),
             "You add a sigmoid of the mask to a logit of the branch: two different units, and a "
             "mask that says no can only add to an instance.",
+        )(head_mistake(sigmoid=True)),
+        mistake("a product", "You multiply two logits. Two that say no would make a yes.")(
+            head_mistake(product=True)
         ),
-        Mistake(
-            "a product",
-            head_mistake(product=True),
-            "You multiply two logits. Two that say no would make a yes.",
-        ),
-        Mistake(
+        mistake(
             "the instances counted first",
-            head_mistake(things_first=True),
             "Your numbers begin with the instances. Which ones belong to the stuff?",
-        ),
-        Mistake(
+        )(head_mistake(things_first=True)),
+        mistake(
             "thing wins a pixel",
-            head_mistake(any_thing=True),
             'Some of your pixels go to the channel "thing" itself. It is nobody: it may only help '
             "an instance.",
-        ),
-        Mistake(
-            "the last channel for thing",
-            head_mistake(thing_last=True),
-            'You take the last channel for "thing". Which one is it?',
-        ),
-        Mistake(
-            "x and y exchanged",
-            head_mistake(swapped=True),
-            "Your boxes run along the wrong axes. Which axis of an image is x?",
-        ),
+        )(head_mistake(any_thing=True)),
+        mistake(
+            "the last channel for thing", 'You take the last channel for "thing". Which one is it?'
+        )(head_mistake(thing_last=True)),
+        mistake(
+            "x and y exchanged", "Your boxes run along the wrong axes. Which axis of an image is x?"
+        )(head_mistake(swapped=True)),
     ],
 )
 

@@ -12,13 +12,15 @@ from lessons.homework.answers.panoptic_quality import (
     stuff_iou,
     tolerant_iou,
 )
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 
 # ---------------------------------------------------------------- 1. stuff_iou
 
 
 def stuff_images(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Regions that end at a random row; some images lack the class in truth or in prediction."""
+    both, first = torch.ones(2, 1, 2, dtype=torch.bool), torch.tensor([[[1, 0]], [[1, 0]]]).bool()
+    yield both, first, torch.tensor([[[0, 0]], [[0, 1]]]).bool()
     for b, h, w in ((6, 12, 17), (9, 20, 11), (4, 8, 8)):
         rows = torch.arange(h)[:, None].expand(h, w)
         predicted, true, void = torch.zeros(3, b, h, w, dtype=torch.bool)
@@ -32,6 +34,8 @@ def stuff_images(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, T
     nothing = torch.zeros(2, 5, 6, dtype=torch.bool)
     yield ~nothing, nothing, nothing
     yield nothing, ~nothing, nothing
+    half = torch.tensor([True, True, False, False])[:, None, None].expand(4, 2, 3)
+    yield torch.ones_like(half), half, torch.zeros_like(half)  # two perfect, two made up
 
 
 def dagger_of(predicted, true, void, value, there=None):
@@ -48,6 +52,10 @@ def iou_of(p, g, v):
     return (p & g).sum().item() / max((p | g).sum().item(), 1)
 
 
+@mistake(
+    "the threshold is still there",
+    "You count only what is above one half. That was PQ; PQ† has no threshold for stuff.",
+)
 def stuff_with_threshold(predicted, true, void):
     def over_half(p, g, v):
         iou = iou_of(p, g, v)
@@ -56,20 +64,39 @@ def stuff_with_threshold(predicted, true, void):
     return dagger_of(predicted, true, void, over_half)
 
 
+@mistake(
+    "made-up stuff counts",
+    "Your mean includes images where the class was predicted but is not there. What does "
+    "the formula divide by?",
+)
 def stuff_made_up_counts(predicted, true, void):
     there = true.any((1, 2)) | (predicted & ~void).any((1, 2))
     return dagger_of(predicted, true, void, iou_of, there)
 
 
+@mistake(
+    "missed stuff is left out",
+    "Your mean leaves out images where the class is there and nothing was predicted. What "
+    "is the IoU of an empty prediction?",
+)
 def stuff_missed_left_out(predicted, true, void):
     there = true.any((1, 2)) & predicted.any((1, 2))
     return dagger_of(predicted, true, void, iou_of, there)
 
 
+@mistake(
+    "void counts against the prediction",
+    "You compare predicted pixels in void with the truth. Nobody knows what is there.",
+)
 def stuff_void_counts(predicted, true, void):
     return dagger_of(predicted, true, torch.zeros_like(void), iou_of)
 
 
+@mistake(
+    "one IoU over all pixels",
+    "You sum the pixels of all images before you divide: that is the IoU of semantic "
+    "segmentation. Here every image has the same weight.",
+)
 def stuff_all_pixels(predicted, true, void):
     p = predicted & ~void
     there = true.any((1, 2))
@@ -78,12 +105,20 @@ def stuff_all_pixels(predicted, true, void):
     return (p & true).sum().item() / (p | true).sum().item()
 
 
+@mistake(
+    "a mean over all images",
+    "You divide by the number of images, also of those without the class. Which ones are in S?",
+)
 def stuff_over_all_images(predicted, true, void):
     if not true.any():
         return float("nan")
     return dagger_of(predicted, true, void, iou_of, torch.ones(len(true), dtype=torch.bool))
 
 
+@mistake(
+    "coverage instead of IoU",
+    "You divide by the true area only. A prediction that covers the whole image would be perfect.",
+)
 def stuff_coverage(predicted, true, void):
     def covered(p, g, v):
         return (p & g).sum().item() / g.sum().item()
@@ -97,46 +132,13 @@ STUFF = Exercise(
     points=3,
     minutes=15,
     mistakes=[
-        Mistake(
-            "the threshold is still there",
-            stuff_with_threshold,
-            "You count only what is above one half. That was PQ; PQ† has no threshold for stuff.",
-        ),
-        Mistake(
-            "made-up stuff counts",
-            stuff_made_up_counts,
-            "Your mean includes images where the class was predicted but is not there. What does "
-            "the formula divide by?",
-        ),
-        Mistake(
-            "missed stuff is left out",
-            stuff_missed_left_out,
-            "Your mean leaves out images where the class is there and nothing was predicted. What "
-            "is the IoU of an empty prediction?",
-        ),
-        Mistake(
-            "void counts against the prediction",
-            stuff_void_counts,
-            "You compare predicted pixels in void with the truth. Nobody knows what is there.",
-        ),
-        Mistake(
-            "one IoU over all pixels",
-            stuff_all_pixels,
-            "You sum the pixels of all images before you divide: that is the IoU of semantic "
-            "segmentation. Here every image has the same weight.",
-        ),
-        Mistake(
-            "a mean over all images",
-            stuff_over_all_images,
-            "You divide by the number of images, also of those without the class. Which ones are "
-            "in S?",
-        ),
-        Mistake(
-            "coverage instead of IoU",
-            stuff_coverage,
-            "You divide by the true area only. A prediction that covers the whole image would be "
-            "perfect.",
-        ),
+        stuff_with_threshold,
+        stuff_made_up_counts,
+        stuff_missed_left_out,
+        stuff_void_counts,
+        stuff_all_pixels,
+        stuff_over_all_images,
+        stuff_coverage,
     ],
 )
 
@@ -145,6 +147,9 @@ STUFF = Exercise(
 
 def outlines(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Rectangles with a bite, moved a little; at the image's edge; one that is all band; wide."""
+    true = torch.tensor([[1, 1, 1, 1, 0, 0, 0]]).bool()
+    yield torch.tensor([[0, 1, 1, 1, 1, 1, 0]]).bool(), true, 1
+    yield torch.tensor([[0, 0, 0, 1, 1, 1, 0]]).bool(), true, 1  # right in the band only
     for h, w, width in ((30, 41, 1), (36, 27, 2), (40, 40, 3), (25, 33, 2)):
         true = torch.zeros(h, w, dtype=torch.bool)
         top, left = (int(torch.randint(2, 6, (), generator=generator)) for _ in range(2))
@@ -178,22 +183,44 @@ def iou_where(predicted, true, judged):
     return both / max(((predicted | true) & judged).sum().item(), 1)
 
 
+@mistake(
+    "no band",
+    "This is the IoU of all pixels. Leave out those that are near the outline.",
+)
 def plain_iou(predicted, true, width):
     return iou_where(predicted, true, torch.ones_like(true))
 
 
+@mistake(
+    "the band lies inside only",
+    "Your band takes pixels of the mask only. A prediction that is a pixel too large is "
+    "as excusable as one that is a pixel too small.",
+)
 def inside_band_only(predicted, true, width):
     return iou_where(predicted, true, ~(true & grow(~true, width)))
 
 
+@mistake(
+    "the band lies outside only",
+    "Your band takes pixels of the background only. A prediction that is a pixel too "
+    "small is as excusable as one that is a pixel too large.",
+)
 def outside_band_only(predicted, true, width):
     return iou_where(predicted, true, ~(~true & grow(true, width)))
 
 
+@mistake(
+    "only the band is compared",
+    "You look at the band and nothing else. That measures outlines; here they are to be forgiven.",
+)
 def only_the_band(predicted, true, width):
     return iou_where(predicted, true, grow(true, width) & grow(~true, width))
 
 
+@mistake(
+    "no diagonal steps",
+    "Your band grows up, down, left and right only. How does a king move?",
+)
 def four_neighbours(predicted, true, width):
     def grown(mask):
         plus = mask.new_zeros(3, 3)
@@ -206,16 +233,29 @@ def four_neighbours(predicted, true, width):
     return iou_where(predicted, true, ~(grown(true) & grown(~true)))
 
 
+@mistake(
+    "the image's edge is an outline",
+    "Right, except for masks that touch the edge of the image. Is a sheep that the frame "
+    "cuts off badly outlined there?",
+)
 def edge_is_outline(predicted, true, width):
     background = F.pad((~true)[None].float(), (width,) * 4, value=1)
     near = F.max_pool2d(background, 2 * width + 1, stride=1)[0] > 0
     return iou_where(predicted, true, ~(grow(true, width) & near))
 
 
+@mistake(
+    "the prediction's band",
+    "Your band follows the predicted mask. Then every prediction chooses what it is judged by.",
+)
 def band_of_the_prediction(predicted, true, width):
     return iou_where(predicted, true, ~(grow(predicted, width) & grow(~predicted, width)))
 
 
+@mistake(
+    "small masks are worth nothing",
+    "Right, except for a mask that is all band. Read again what is to be returned there.",
+)
 def small_is_zero(predicted, true, width):
     judged = ~(grow(true, width) & grow(~true, width))
     if not (true & judged).any():
@@ -229,51 +269,14 @@ TOLERANT = Exercise(
     points=4,
     minutes=20,
     mistakes=[
-        Mistake(
-            "no band",
-            plain_iou,
-            "This is the IoU of all pixels. Leave out those that are near the outline.",
-        ),
-        Mistake(
-            "the band lies inside only",
-            inside_band_only,
-            "Your band takes pixels of the mask only. A prediction that is a pixel too large is "
-            "as excusable as one that is a pixel too small.",
-        ),
-        Mistake(
-            "the band lies outside only",
-            outside_band_only,
-            "Your band takes pixels of the background only. A prediction that is a pixel too "
-            "small is as excusable as one that is a pixel too large.",
-        ),
-        Mistake(
-            "only the band is compared",
-            only_the_band,
-            "You look at the band and nothing else. That measures outlines; here they are to be "
-            "forgiven.",
-        ),
-        Mistake(
-            "no diagonal steps",
-            four_neighbours,
-            "Your band grows up, down, left and right only. How does a king move?",
-        ),
-        Mistake(
-            "the image's edge is an outline",
-            edge_is_outline,
-            "Right, except for masks that touch the edge of the image. Is a sheep that the frame "
-            "cuts off badly outlined there?",
-        ),
-        Mistake(
-            "the prediction's band",
-            band_of_the_prediction,
-            "Your band follows the predicted mask. Then every prediction chooses what it is "
-            "judged by.",
-        ),
-        Mistake(
-            "small masks are worth nothing",
-            small_is_zero,
-            "Right, except for a mask that is all band. Read again what is to be returned there.",
-        ),
+        plain_iou,
+        inside_band_only,
+        outside_band_only,
+        only_the_band,
+        four_neighbours,
+        edge_is_outline,
+        band_of_the_prediction,
+        small_is_zero,
     ],
 )
 
@@ -282,6 +285,7 @@ TOLERANT = Exercise(
 
 def rankings(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Detections without order, some with an IoU of exactly one half, and some things missed."""
+    yield torch.tensor([0.3, 0.9]).double(), torch.tensor([0.8, 0.5]).double(), 2
     for count, num_things in ((20, 17), (35, 22), (8, 30), (15, 12)):
         scores = torch.randperm(4 * count, generator=generator)[:count].double() / (4 * count)
         iou = torch.randint(8, 20, (count,), generator=generator).double() / 20
@@ -289,7 +293,6 @@ def rankings(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]
         iou[int(torch.randint(count, (), generator=generator))] = 0.5
         found = (iou > 0).cumsum(0) <= num_things
         yield scores, iou * found, num_things
-    yield torch.tensor([0.3, 0.9]).double(), torch.tensor([0.8, 0.5]).double(), 2
     yield torch.zeros(0).double(), torch.zeros(0).double(), 3
 
 
@@ -306,41 +309,77 @@ def both_of(scores, iou, num_things, *, ap_right=None, matched=None, order=None,
     return ap, iou[matched].sum().item() / ((len(iou) + num_things) / 2)
 
 
+@mistake(
+    "½ is a match of PQ",
+    "Your PQ matches an IoU of exactly one half. Remember why the lesson insisted on more.",
+)
 def half_matches(scores, iou, num_things):
     return both_of(scores, iou, num_things, matched=iou >= 0.5)
 
 
+@mistake(
+    "½ is no hit of AP",
+    "Your AP refuses an IoU of exactly one half. AP and PQ differ in that: at least, more than.",
+)
 def half_is_wrong(scores, iou, num_things):
     return both_of(scores, iou, num_things, ap_right=iou > 0.5)
 
 
+@mistake(
+    "PQ without a threshold",
+    "Your PQ sums the IoU of everything that touches its thing. Below one half there is no match.",
+)
 def no_threshold(scores, iou, num_things):
     return both_of(scores, iou, num_things, matched=iou > 0)
 
 
+@mistake(
+    "RQ instead of PQ",
+    "Your second number counts matches; PQ also asks how well each one fits.",
+)
 def rq_for_pq(scores, iou, num_things):
     ap, _ = both_of(scores, iou, num_things)
     return ap, (iou > 0.5).sum().item() / ((len(iou) + num_things) / 2)
 
 
+@mistake(
+    "mistakes counted in full",
+    "You divide by TP + FP + FN. How much does PQ charge for a false positive?",
+)
 def mistakes_in_full(scores, iou, num_things):
     ap, _ = both_of(scores, iou, num_things)
     matched = iou[iou > 0.5]
     return ap, matched.sum().item() / (len(iou) + num_things - len(matched))
 
 
+@mistake(
+    "no ranking",
+    "You take the detections in the order in which they came. Who is first?",
+)
 def not_ranked(scores, iou, num_things):
     return both_of(scores, iou, num_things, order=torch.arange(len(iou)))
 
 
+@mistake(
+    "no envelope",
+    "Your AP uses precision as measured at each rank. Which later rank would do better?",
+)
 def no_envelope(scores, iou, num_things):
     return both_of(scores, iou, num_things, envelope=False)
 
 
+@mistake(
+    "the lowest score first",
+    "Your ranking begins with the detection of which the system was least sure.",
+)
 def worst_first(scores, iou, num_things):
     return both_of(scores, iou, num_things, order=scores.argsort())
 
 
+@mistake(
+    "the first step is missing",
+    "Your area begins at the recall of the first detection. Where does the curve begin?",
+)
 def no_first_step(scores, iou, num_things):
     _, pq = both_of(scores, iou, num_things)
     hits = (iou >= 0.5)[scores.argsort(descending=True)].double().cumsum(0)
@@ -349,6 +388,11 @@ def no_first_step(scores, iou, num_things):
     return torch.trapezoid(envelope, hits / num_things).item(), pq
 
 
+@mistake(
+    "missed are only things beyond the number of detections",
+    "Your denominator does not grow with every false detection. Which detections find a "
+    "thing, and which things are missed?",
+)
 def missed_without_detection(scores, iou, num_things):
     ap, _ = both_of(scores, iou, num_things)
     matched = iou[iou > 0.5]
@@ -362,59 +406,16 @@ BOTH = Exercise(
     points=4,
     minutes=20,
     mistakes=[
-        Mistake(
-            "½ is a match of PQ",
-            half_matches,
-            "Your PQ matches an IoU of exactly one half. Remember why the lesson insisted on more.",
-        ),
-        Mistake(
-            "½ is no hit of AP",
-            half_is_wrong,
-            "Your AP refuses an IoU of exactly one half. AP and PQ differ in that: at least, more "
-            "than.",
-        ),
-        Mistake(
-            "PQ without a threshold",
-            no_threshold,
-            "Your PQ sums the IoU of everything that touches its thing. Below one half there is "
-            "no match.",
-        ),
-        Mistake(
-            "RQ instead of PQ",
-            rq_for_pq,
-            "Your second number counts matches; PQ also asks how well each one fits.",
-        ),
-        Mistake(
-            "mistakes counted in full",
-            mistakes_in_full,
-            "You divide by TP + FP + FN. How much does PQ charge for a false positive?",
-        ),
-        Mistake(
-            "no ranking",
-            not_ranked,
-            "You take the detections in the order in which they came. Who is first?",
-        ),
-        Mistake(
-            "the lowest score first",
-            worst_first,
-            "Your ranking begins with the detection of which the system was least sure.",
-        ),
-        Mistake(
-            "the first step is missing",
-            no_first_step,
-            "Your area begins at the recall of the first detection. Where does the curve begin?",
-        ),
-        Mistake(
-            "missed are only things beyond the number of detections",
-            missed_without_detection,
-            "Your denominator does not grow with every false detection. Which detections find a "
-            "thing, and which things are missed?",
-        ),
-        Mistake(
-            "no envelope",
-            no_envelope,
-            "Your AP uses precision as measured at each rank. Which later rank would do better?",
-        ),
+        half_matches,
+        half_is_wrong,
+        no_threshold,
+        rq_for_pq,
+        mistakes_in_full,
+        not_ranked,
+        worst_first,
+        no_first_step,
+        missed_without_detection,
+        no_envelope,
     ],
 )
 
@@ -423,13 +424,13 @@ BOTH = Exercise(
 
 def overlap_tables(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Tables of random maps: few and many segments, a class that nobody predicts, void."""
+    yield torch.tensor([[9, 1], [2, 30]]), torch.tensor([2]), torch.tensor([2])  # no class 0, no 1
     for p, g, classes in ((5, 4, 3), (9, 7, 3), (3, 8, 4), (6, 3, 2)):
         table = torch.randint(0, 30, (p + 1, g + 1), generator=generator)
         for b in range(g):  # something that fits fairly well
             table[1 + int(torch.randint(p, (), generator=generator)), 1 + b] += 60 + 40 * b
         labels = torch.randint(classes, (p,), generator=generator)
         yield table, labels, torch.randint(classes, (g,), generator=generator)
-    yield torch.tensor([[9, 1], [2, 30]]), torch.tensor([2]), torch.tensor([2])  # no class 0, no 1
     table = torch.tensor([[3, 2, 0], [0, 25, 4], [5, 0, 40]])
     yield table, torch.tensor([1, 6]), torch.tensor([1, 6])
     lonely = torch.tensor([[3, 40, 10], [5, 12, 30]])
@@ -453,14 +454,27 @@ def covering(
     return means, best, area
 
 
+@mistake(
+    "every segment weighs the same",
+    "You average over segments. What does the formula multiply each of them by?",
+)
 def covering_unweighted(*arguments):
     return torch.stack(covering(*arguments, weighted=False)[0]).mean().item()
 
 
+@mistake(
+    "void in the union",
+    "The void pixels of a predicted segment are still in your union. In which column of "
+    "the table are they?",
+)
 def covering_with_void(*arguments):
     return torch.stack(covering(*arguments, void=False)[0]).mean().item()
 
 
+@mistake(
+    "a threshold",
+    "You drop what overlaps by less than half. This measure has no threshold.",
+)
 def covering_with_threshold(*arguments):
     def over_half(best):
         return best * (best > 0.5)
@@ -468,26 +482,49 @@ def covering_with_threshold(*arguments):
     return torch.stack(covering(*arguments, value=over_half)[0]).mean().item()
 
 
+@mistake(
+    "segments of any class",
+    "A sheep may not be covered by the meadow: only predicted segments of its class.",
+)
 def covering_of_any_class(*arguments):
     return torch.stack(covering(*arguments, by_class=False)[0]).mean().item()
 
 
+@mistake(
+    "one mean over all pixels",
+    "You average over all segments at once, so that the sky decides. First within a "
+    "class, then over the classes.",
+)
 def covering_one_mean(*arguments):
     _, best, area = covering(*arguments)
     return ((best * area).sum() / area.sum()).item()
 
 
+@mistake(
+    "classes that are only predicted",
+    "You divide by a number of classes that includes some without a true segment.",
+)
 def covering_predicted_classes(overlaps, predicted_labels, true_labels):
     means, _, _ = covering(overlaps, predicted_labels, true_labels)
     there = torch.cat([predicted_labels, true_labels]).unique()
     return (torch.stack(means).sum() / len(there)).item()
 
 
+@mistake(
+    "true areas without what nobody predicted",
+    "Your true areas count only the pixels that some predicted segment covers. Does a "
+    "true segment shrink where there is no answer?",
+)
 def covering_answered_area(overlaps, *labels):
     answered = torch.cat([torch.zeros_like(overlaps[:1]), overlaps[1:]])
     return torch.stack(covering(answered, *labels)[0]).mean().item()
 
 
+@mistake(
+    "the share instead of the IoU",
+    "You divide by the true area only. One predicted segment over the whole image would "
+    "cover all of its class.",
+)
 def covering_by_share(overlaps, predicted_labels, true_labels):
     both, area = overlaps[1:, 1:].double(), overlaps[:, 1:].sum(0).double()
     share = both / area * (predicted_labels[:, None] == true_labels)
@@ -504,50 +541,14 @@ COVERING = Exercise(
     minutes=25,
     stretch=True,
     mistakes=[
-        Mistake(
-            "every segment weighs the same",
-            covering_unweighted,
-            "You average over segments. What does the formula multiply each of them by?",
-        ),
-        Mistake(
-            "void in the union",
-            covering_with_void,
-            "The void pixels of a predicted segment are still in your union. In which column of "
-            "the table are they?",
-        ),
-        Mistake(
-            "a threshold",
-            covering_with_threshold,
-            "You drop what overlaps by less than half. This measure has no threshold.",
-        ),
-        Mistake(
-            "segments of any class",
-            covering_of_any_class,
-            "A sheep may not be covered by the meadow: only predicted segments of its class.",
-        ),
-        Mistake(
-            "one mean over all pixels",
-            covering_one_mean,
-            "You average over all segments at once, so that the sky decides. First within a "
-            "class, then over the classes.",
-        ),
-        Mistake(
-            "classes that are only predicted",
-            covering_predicted_classes,
-            "You divide by a number of classes that includes some without a true segment.",
-        ),
-        Mistake(
-            "true areas without what nobody predicted",
-            covering_answered_area,
-            "Your true areas count only the pixels that some predicted segment covers. Does a "
-            "true segment shrink where there is no answer?",
-        ),
-        Mistake(
-            "the share instead of the IoU",
-            covering_by_share,
-            "You divide by the true area only. One predicted segment over the whole image would "
-            "cover all of its class.",
-        ),
+        covering_unweighted,
+        covering_with_void,
+        covering_with_threshold,
+        covering_of_any_class,
+        covering_one_mean,
+        covering_predicted_classes,
+        covering_answered_area,
+        covering_by_share,
     ],
 )
 

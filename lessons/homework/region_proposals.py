@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from lessons.homework.answers.region_proposals import anchor_shapes, assign_levels
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 
 # ---------------------------------------------------------------- 1. assign_levels
 
 
 def boxes_of_levels(generator: torch.Generator) -> Iterator[tuple[Tensor, int, int, int, float]]:
     """Boxes of all sizes, some exactly at a limit between two levels, some long, some empty."""
+    yield torch.tensor([[0.0, 0.0, 112.0, 112.0], [0.0, 0.0, 300.0, 300.0]]), 2, 5, 4, 224.0
     exact = torch.tensor([28.0, 56, 112, 224, 448, 896, 4, 2000])
     yield torch.stack([0 * exact, 0 * exact, exact, exact], dim=1), 2, 5, 4, 224.0
     corner = torch.rand(40, 2, generator=generator) * 50
@@ -45,10 +46,19 @@ def root_of_area(sides):
     return sides.prod(dim=-1).sqrt()
 
 
+@mistake(
+    "counted from 0",
+    "Your numbers are the levels' names, 2 for the finest. As an index into a list of "
+    "features, what is the finest?",
+)
 def level_from_zero(boxes, lowest, highest, reference_level, reference_size):
     return assign_levels(boxes, lowest, highest, reference_level, reference_size) + lowest
 
 
+@mistake(
+    "large boxes on fine levels",
+    "In yours the large boxes go to the fine levels. Where does one cell see more of the image?",
+)
 def level_other_way(boxes, lowest, highest, reference_level, reference_size):
     turned = assign_levels(boxes, lowest, highest, reference_level, reference_size)
     return highest - lowest - turned
@@ -60,51 +70,33 @@ LEVELS = Exercise(
     points=3,
     minutes=15,
     mistakes=[
-        Mistake(
-            "counted from 0",
-            level_from_zero,
-            "Your numbers are the levels' names, 2 for the finest. As an index into a list of "
-            "features, what is the finest?",
-        ),
-        Mistake(
+        level_from_zero,
+        mistake(
             "the area for the size",
-            level_by(lambda sides: sides.prod(dim=-1)),
             "Twice the size, in each direction, should be one level more. How much is that in "
             "area?",
-        ),
-        Mistake(
+        )(level_by(lambda sides: sides.prod(dim=-1))),
+        mistake(
             "rounded to the nearest",
-            level_by(root_of_area, torch.round),
             "Many of your boxes are a level too high: from which size on does a level begin, and "
             "which rounding says so?",
-        ),
-        Mistake(
+        )(level_by(root_of_area, torch.round)),
+        mistake(
             "the natural logarithm",
-            level_by(root_of_area, logarithm=torch.log),
             "Your levels are too close together: a factor of 2.7 is one level in yours.",
-        ),
-        Mistake(
+        )(level_by(root_of_area, logarithm=torch.log)),
+        mistake(
             "nothing added before rounding",
-            level_by(root_of_area, shift=0.0),
             "Right except exactly at a limit: 1.9999999 is rounded down to 1. What does the text "
             "add before rounding?",
+        )(level_by(root_of_area, shift=0.0)),
+        mistake("no limits", "Very small or very large boxes get a level that does not exist.")(
+            level_by(root_of_area, clamp=False)
         ),
-        Mistake(
-            "no limits",
-            level_by(root_of_area, clamp=False),
-            "Very small or very large boxes get a level that does not exist.",
-        ),
-        Mistake(
-            "the longer side",
-            level_by(lambda sides: sides.amax(dim=-1)),
-            "Right for squares. The size of a box is not its longer side here.",
-        ),
-        Mistake(
-            "large boxes on fine levels",
-            level_other_way,
-            "In yours the large boxes go to the fine levels. Where does one cell see more of the "
-            "image?",
-        ),
+        mistake(
+            "the longer side", "Right for squares. The size of a box is not its longer side here."
+        )(level_by(lambda sides: sides.amax(dim=-1))),
+        level_other_way,
     ],
 )
 
@@ -113,6 +105,8 @@ LEVELS = Exercise(
 
 def sizes_and_shapes(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Clusters of sizes, from good and from bad beginnings; one round, several, none."""
+    shares = torch.tensor([[0.2, 0.4], [0.3, 0.2], [0.5, 0.5], [0.8, 0.9]])
+    yield from ((shares, torch.tensor([[0.1, 0.2], [0.6, 0.6]]), rounds) for rounds in (1, 2))
     three = torch.tensor([[10.0, 20.0], [30.0, 15.0], [60.0, 90.0]])
     sizes = three.repeat(12, 1) * (0.7 + 0.6 * torch.rand(36, 2, generator=generator))
     yield sizes, sizes[:3], 1
@@ -145,26 +139,51 @@ def clustered(sizes, shapes, rounds, nearest=None, centre=None, again=True, empt
     return shapes
 
 
+@mistake(
+    "the Euclidean distance",
+    "Your sizes go to the shape that is nearest in pixels, so the large boxes decide. "
+    "Which shape overlaps them most?",
+)
 def shapes_euclidean(sizes, shapes, rounds):
     return clustered(sizes, shapes, rounds, lambda a, b: torch.cdist(a, b).argmin(dim=1))
 
 
+@mistake(
+    "the median",
+    "You take the median of each group. That would be k-medians; what is in the name?",
+)
 def shapes_median(sizes, shapes, rounds):
     return clustered(sizes, shapes, rounds, centre=lambda mine: mine.median(dim=0).values)
 
 
+@mistake(
+    "the lowest IoU",
+    "Your sizes go to the shape that fits them worst. The distance is 1 − IoU.",
+)
 def shapes_lowest(sizes, shapes, rounds):
     return clustered(sizes, shapes, rounds, lambda a, b: corner_iou(a, b).argmin(dim=1))
 
 
+@mistake(
+    "assigned only once",
+    "Right for one round. When the shapes have moved, do all sizes still belong to the same?",
+)
 def shapes_assigned_once(sizes, shapes, rounds):
     return clustered(sizes, shapes, rounds, again=False)
 
 
+@mistake(
+    "an unchosen shape becomes nothing",
+    "A shape that nobody chose turns into 0 × 0. What is it to become?",
+)
 def shapes_empty_vanish(sizes, shapes, rounds):
     return clustered(sizes, shapes, rounds, empty=True)
 
 
+@mistake(
+    "one round too many",
+    "You do one round more than asked. What is returned for 0 rounds?",
+)
 def shapes_one_too_many(sizes, shapes, rounds):
     return anchor_shapes(sizes, shapes, rounds + 1)
 
@@ -177,38 +196,12 @@ SHAPES = Exercise(
     tolerance=1e-5,
     stretch=True,
     mistakes=[
-        Mistake(
-            "the Euclidean distance",
-            shapes_euclidean,
-            "Your sizes go to the shape that is nearest in pixels, so the large boxes decide. "
-            "Which shape overlaps them most?",
-        ),
-        Mistake(
-            "the median",
-            shapes_median,
-            "You take the median of each group. That would be k-medians; what is in the name?",
-        ),
-        Mistake(
-            "the lowest IoU",
-            shapes_lowest,
-            "Your sizes go to the shape that fits them worst. The distance is 1 − IoU.",
-        ),
-        Mistake(
-            "assigned only once",
-            shapes_assigned_once,
-            "Right for one round. When the shapes have moved, do all sizes still belong to the "
-            "same?",
-        ),
-        Mistake(
-            "an unchosen shape becomes nothing",
-            shapes_empty_vanish,
-            "A shape that nobody chose turns into 0 × 0. What is it to become?",
-        ),
-        Mistake(
-            "one round too many",
-            shapes_one_too_many,
-            "You do one round more than asked. What is returned for 0 rounds?",
-        ),
+        shapes_euclidean,
+        shapes_median,
+        shapes_lowest,
+        shapes_assigned_once,
+        shapes_empty_vanish,
+        shapes_one_too_many,
     ],
 )
 

@@ -12,7 +12,7 @@ from lessons.homework.answers.spatial_embedding import (
     second_opinion,
     tilted_numbers,
 )
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 from lessons.spatial_embedding import bandwidth, membership, pixel_grid
 
 MARGIN = math.sqrt(2 * math.log(2))
@@ -22,6 +22,9 @@ MARGIN = math.sqrt(2 * math.log(2))
 
 def noisy_maps(generator: torch.Generator) -> Iterator[tuple]:
     """Circles and ellipses; an s that is rough, one that is smooth; a pixel that is alone."""
+    tiny = torch.tensor([[[0.1, 0.3, 0.7]], [[0.5, 0.5, 0.5]]])
+    s, everywhere = torch.tensor([[[0.1, 0.2, 0.4]]]), torch.ones(1, 3, dtype=torch.bool)
+    yield tiny, s, everywhere, (0, 1)
     for d, h, w, noise, off, dtype in (
         (1, 12, 17, 0.12, 0.08, torch.float32),
         (2, 15, 13, 0.12, -0.1, torch.float64),
@@ -93,63 +96,52 @@ OPINION = Exercise(
     points=3,
     minutes=15,
     mistakes=[
-        Mistake(
+        mistake(
             "the pixel still decides alone",
-            opinion(rounds=0),
             "These are the members by the deciding pixel's own bandwidth, as in the lesson. They "
             "are the ones to be asked.",
-        ),
-        Mistake(
+        )(opinion(rounds=0)),
+        mistake(
             "the mean of σ",
-            opinion(of_sigma, lambda sigma: sigma),
             "You take the mean of the bandwidths. Of what does the training take the mean, and is "
             "a mean of exp(−5s) the exp of the mean?",
-        ),
-        Mistake(
+        )(opinion(of_sigma, lambda sigma: sigma)),
+        mistake(
             "all of the foreground is asked",
-            opinion(of_all),
             "You ask all pixels of the foreground. Other instances have bandwidths of their own: "
             "who is asked?",
-        ),
-        Mistake(
+        )(opinion(of_all)),
+        mistake(
             "the background is asked too",
-            opinion(ask_background=True),
             "Your answer is cut to the foreground, but the background was asked as well, and "
             "nobody ever taught it an s.",
-        ),
-        Mistake(
+        )(opinion(ask_background=True)),
+        mistake(
             "background in the answer",
-            opinion(take_background=True),
             "The right pixels are asked. But your answer also takes pixels that are not "
             "foreground.",
-        ),
-        Mistake(
+        )(opinion(take_background=True)),
+        mistake(
             "only those who were asked",
-            opinion(both=True),
             "Your instance can only shrink: a pixel that the first bandwidth left out never "
             "comes in. The second opinion replaces the first.",
-        ),
-        Mistake(
+        )(opinion(both=True)),
+        mistake(
             "one number for both axes",
-            opinion(of_both_axes),
             "Right for a circle. Of an ellipse you mix the two numbers: over what is the mean?",
-        ),
-        Mistake(
+        )(opinion(of_both_axes)),
+        mistake(
             "the centre moves",
-            opinion(move=True),
             "You move the centre to the mean of those who were asked. Only the bandwidth was to "
             "be agreed on.",
-        ),
-        Mistake(
-            "asked again",
-            opinion(rounds=2),
-            "You ask a third time. That may be good, but it was one second opinion.",
-        ),
-        Mistake(
+        )(opinion(move=True)),
+        mistake(
+            "asked again", "You ask a third time. That may be good, but it was one second opinion."
+        )(opinion(rounds=2)),
+        mistake(
             "the median",
-            opinion(of_median),
             "You take the median. It resists outliers, but the training knows the mean.",
-        ),
+        )(opinion(of_median)),
     ],
 )
 
@@ -158,6 +150,8 @@ OPINION = Exercise(
 
 def far_and_near(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Circles and ellipses, near and far; pixels exactly at the centre, none at a kink."""
+    tiny = torch.tensor([[[0.3, 1.0]], [[0.4, 0.5]]])
+    yield tiny, torch.zeros(2), torch.tensor([1.0])
     for d, h, w, spread, dtype in (
         (1, 7, 9, 1.0, torch.float64),
         (2, 8, 5, 2.0, torch.float32),
@@ -205,16 +199,30 @@ def hinge(norm=lambda away: torch.linalg.vector_norm(away, dim=0), margin=MARGIN
     return phi
 
 
+@mistake(
+    "a hinge for each axis",
+    "You multiply a hinge along x and one along y. For the Gaussian that is the same as "
+    "one of the distance; for a hinge it is not.",
+)
 def hinges_multiplied(embeddings, centre, sigma):
     away = in_sigmas(embeddings, centre, sigma).abs() / MARGIN
     return (1 - away / 2).relu().prod(dim=0)
 
 
+@mistake(
+    "the hinge loss itself",
+    "This is the margin loss: 0 near the centre, and growing. A membership is 1 at the "
+    "centre and falls.",
+)
 def hinge_loss_itself(embeddings, centre, sigma):
     away = torch.linalg.vector_norm(in_sigmas(embeddings, centre, sigma), dim=0)
     return (away - MARGIN).relu()
 
 
+@mistake(
+    "no gradient",
+    "The values are right, but embeddings and sigma hear nothing of them.",
+)
 def hinge_detached(embeddings, centre, sigma):
     return hinge_membership(embeddings.detach(), centre, sigma.detach())
 
@@ -227,69 +235,45 @@ HINGE = Exercise(
     tolerance=1e-5,
     call=with_gradients,
     mistakes=[
-        Mistake(
+        mistake(
             "0 at the border",
-            hinge(flank=lambda r: (1 - r).relu()),
             "Your hill has come down to 0 where it should be ½: the masks would be a quarter of "
             "the area. How far does the flank reach?",
+        )(hinge(flank=lambda r: (1 - r).relu())),
+        mistake("½ at σ", "Your φ is ½ at a distance of σ. Where is exp(−d²/2) equal to ½?")(
+            hinge(margin=1.0)
         ),
-        Mistake(
-            "½ at σ",
-            hinge(margin=1.0),
-            "Your φ is ½ at a distance of σ. Where is exp(−d²/2) equal to ½?",
+        mistake("below 0", "The flank is right, and goes on below 0. What makes a hinge of it?")(
+            hinge(flank=lambda r: 1 - r / 2)
         ),
-        Mistake(
-            "below 0",
-            hinge(flank=lambda r: 1 - r / 2),
-            "The flank is right, and goes on below 0. What makes a hinge of it?",
-        ),
-        Mistake(
+        mistake(
             "NaN at the centre",
-            hinge(norm=lambda away: away.square().sum(dim=0).sqrt()),
             "The values are right. But a pixel that points exactly at its centre has the gradient "
             "NaN, and it is the best pixel there is: what is the slope of a square root at 0?",
-        ),
-        Mistake(
+        )(hinge(norm=lambda away: away.square().sum(dim=0).sqrt())),
+        mistake(
             "a diamond",
-            hinge(norm=lambda away: away.abs().sum(dim=0)),
             "Your border is a diamond. The Gaussian's is an ellipse: how do the distances along x "
             "and y add up?",
-        ),
-        Mistake(
+        )(hinge(norm=lambda away: away.abs().sum(dim=0))),
+        mistake(
             "a box",
-            hinge(norm=lambda away: away.abs().amax(dim=0)),
             "Your border is a box: the larger of the two distances counts alone. The Gaussian's "
             "is an ellipse.",
-        ),
-        Mistake(
+        )(hinge(norm=lambda away: away.abs().amax(dim=0))),
+        mistake(
             "a parabola",
-            hinge(flank=lambda r: (1 - r.square() / 2).relu()),
             "½ at the border, but the flank is bent: you take the square of the distance. The "
             "line was to be straight.",
-        ),
-        Mistake(
+        )(hinge(flank=lambda r: (1 - r.square() / 2).relu())),
+        mistake(
             "a plateau",
-            hinge(flank=lambda r: (1.5 - r).clamp(0, 1)),
             "½ at the border, but your hill is flat on top: 1 not only at the centre. Nobody in "
             "there hears anything.",
-        ),
-        Mistake(
-            "a hinge for each axis",
-            hinges_multiplied,
-            "You multiply a hinge along x and one along y. For the Gaussian that is the same as "
-            "one of the distance; for a hinge it is not.",
-        ),
-        Mistake(
-            "the hinge loss itself",
-            hinge_loss_itself,
-            "This is the margin loss: 0 near the centre, and growing. A membership is 1 at the "
-            "centre and falls.",
-        ),
-        Mistake(
-            "no gradient",
-            hinge_detached,
-            "The values are right, but embeddings and sigma hear nothing of them.",
-        ),
+        )(hinge(flank=lambda r: (1.5 - r).clamp(0, 1))),
+        hinges_multiplied,
+        hinge_loss_itself,
+        hinge_detached,
     ],
 )
 
@@ -298,6 +282,9 @@ HINGE = Exercise(
 
 def errors_that_arrive(generator: torch.Generator) -> Iterator[tuple]:
     """Small and large instances, one pixel, the whole image; errors inside and outside."""
+    tiny = torch.tensor([[[0.0, 1.0, 2.0]], [[1.0, 0.0, 1.0]]])
+    mask, error = torch.tensor([[True, True, False]]), torch.tensor([[1.0, -1.0, 2.0]])
+    yield tiny, mask, torch.tensor([1.0, 2.0]), error
     for h, w, share, dtype in (
         (6, 8, 0.3, torch.float64),
         (9, 5, 0.6, torch.float32),
@@ -330,21 +317,41 @@ def passed_on(
     return heard
 
 
+@mistake(
+    "the centre stands still",
+    "This is right for a centre that does not move. Here it is a mean of embeddings: what "
+    "does it pass on to those it is the mean of?",
+)
 def centre_stands_still(embeddings, mask, sigma, error):
     return centre_gradient(embeddings, mask, sigma, error) - passed_on(0.0)(
         embeddings, mask, sigma, error
     )
 
 
+@mistake(
+    "the other sign",
+    "The size is right, the sign is not. An error of +1 says that φ is too large: a "
+    "gradient points to where it becomes larger still.",
+)
 def centre_other_sign(embeddings, mask, sigma, error):
     return -centre_gradient(embeddings, mask, sigma, error)
 
 
+@mistake(
+    "the centre pushes",
+    "What comes through the centre has the wrong sign: φ depends on e − C, so C hears "
+    "the opposite of what e hears.",
+)
 def centre_pushes(embeddings, mask, sigma, error):
     own = centre_stands_still(embeddings, mask, sigma, error)
     return 2 * own - centre_gradient(embeddings, mask, sigma, error)
 
 
+@mistake(
+    "the background hears nothing",
+    "Right inside of the mask. A pixel of the background has a φ too, and is to learn to "
+    "point elsewhere.",
+)
 def background_is_silent(embeddings, mask, sigma, error):
     return mask * centre_gradient(embeddings, mask, sigma, error)
 
@@ -357,69 +364,40 @@ GRADIENT = Exercise(
     forbidden=("torch.autograd.grad", "torch.Tensor.backward"),
     tolerance=1e-5,
     mistakes=[
-        Mistake(
-            "the centre stands still",
-            centre_stands_still,
-            "This is right for a centre that does not move. Here it is a mean of embeddings: what "
-            "does it pass on to those it is the mean of?",
-        ),
-        Mistake(
+        centre_stands_still,
+        mistake(
             "only through the centre",
-            passed_on(0.0),
             "This is what arrives through the centre. A pixel is also in its own φ.",
-        ),
-        Mistake(
-            "the other sign",
-            centre_other_sign,
-            "The size is right, the sign is not. An error of +1 says that φ is too large: a "
-            "gradient points to where it becomes larger still.",
-        ),
-        Mistake(
-            "the centre pushes",
-            centre_pushes,
-            "What comes through the centre has the wrong sign: φ depends on e − C, so C hears "
-            "the opposite of what e hears.",
-        ),
-        Mistake(
+        )(passed_on(0.0)),
+        centre_other_sign,
+        centre_pushes,
+        mistake(
             "only the members' errors",
-            passed_on(members_only=True),
             "The centre hears from the members only in yours. It also stands in the φ of every "
             "pixel of the background.",
-        ),
-        Mistake(
+        )(passed_on(members_only=True)),
+        mistake(
             "the sum, not the mean",
-            passed_on(divide=False),
             "Each member gets all of what the centre hears. The centre is a mean of n: how far "
             "does it move when one embedding moves?",
-        ),
-        Mistake(
+        )(passed_on(divide=False)),
+        mistake(
             "passed on to everybody",
-            passed_on(to_all=True),
             "You pass on what the centre hears to all pixels of the image. Of whose embeddings is "
             "it the mean?",
+        )(passed_on(to_all=True)),
+        mistake(
+            "twice as large", "Twice as large as it should be: where is the ½ of the exponent?"
+        )(passed_on(factor=2.0)),
+        mistake("σ, not σ²", "You divide by σ once. What is the derivative of (e − C)²/(2σ²)?")(
+            passed_on(power=1)
         ),
-        Mistake(
-            "twice as large",
-            passed_on(factor=2.0),
-            "Twice as large as it should be: where is the ½ of the exponent?",
-        ),
-        Mistake(
-            "σ, not σ²",
-            passed_on(power=1),
-            "You divide by σ once. What is the derivative of (e − C)²/(2σ²)?",
-        ),
-        Mistake(
+        mistake(
             "φ forgotten",
-            passed_on(hill=False),
             "The derivative of exp(z) is exp(z) times the derivative of z. You have the second "
             "factor.",
-        ),
-        Mistake(
-            "the background hears nothing",
-            background_is_silent,
-            "Right inside of the mask. A pixel of the background has a φ too, and is to learn to "
-            "point elsewhere.",
-        ),
+        )(passed_on(hill=False)),
+        background_is_silent,
     ],
 )
 
@@ -428,6 +406,7 @@ GRADIENT = Exercise(
 
 def covariances(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
     """Round, along the axes, tilted to both sides, thin; one, none."""
+    yield (torch.tensor([[[0.5, 0.2], [0.2, 0.4]]]).double(),)
     for n, size, dtype in (
         (6, 1.0, torch.float64),
         (4, 0.1, torch.float64),
@@ -500,60 +479,49 @@ TILTED = Exercise(
     stretch=True,
     tolerance=1e-4,
     mistakes=[
-        Mistake(
+        mistake(
             "the ½ is missing",
-            numbers(torch.linalg.inv),
             "Your ellipse is too small by a factor of √2: AᵀA is not the whole of the inverse. "
             "Compare the two exponents.",
+        )(numbers(torch.linalg.inv)),
+        mistake("not inverted", "Your A belongs to Σ itself: a wide ellipse becomes a narrow one.")(
+            numbers(lambda covariance: covariance / 2)
         ),
-        Mistake(
-            "not inverted",
-            numbers(lambda covariance: covariance / 2),
-            "Your A belongs to Σ itself: a wide ellipse becomes a narrow one.",
-        ),
-        Mistake(
+        mistake(
             "Cholesky's factor",
-            numbers(solve=from_cholesky),
             "Cholesky gives a lower L with L Lᵀ. Here the lower matrix stands on the right: Aᵀ A. "
             "Multiply it out, and see where t and which entry of M meet.",
-        ),
-        Mistake(
+        )(numbers(solve=from_cholesky)),
+        mistake(
             "the inverse's diagonal alone",
-            numbers(solve=from_diagonal),
             "Right along the axes. For an ellipse that lies askew t is not 0.",
-        ),
-        Mistake(
+        )(numbers(solve=from_diagonal)),
+        mistake(
             "the variances alone",
-            numbers(one_over, solve=from_diagonal),
             "This is the ellipse along the axes with the right variances, the lesson's. One of "
             "its two numbers is right even here: which one, and why?",
-        ),
-        Mistake(
+        )(numbers(one_over, solve=from_diagonal)),
+        mistake(
             "t to the other side",
-            numbers(solve=other_side),
             "Your ellipse leans to the other side. What is the sign of the inverse's entry, and "
             "what is divided by b?",
-        ),
-        Mistake(
+        )(numbers(solve=other_side)),
+        mistake(
             "t is the entry itself",
-            numbers(solve=t_as_it_stands),
             "Your t is the entry beside the diagonal of M. In AᵀA there stands t times something.",
-        ),
-        Mistake(
+        )(numbers(solve=t_as_it_stands)),
+        mistake(
             "t forgotten in the first entry",
-            numbers(solve=t_forgotten),
             "Two numbers are right. The first entry of AᵀA is not only a²: t is in it, too.",
-        ),
-        Mistake(
+        )(numbers(solve=t_forgotten)),
+        mistake(
             "a root too few",
-            numbers(exponent=2.5),
             "Your s is twice as large as it should be: exp(5 s) stands in A, exp(10 s) in AᵀA.",
-        ),
-        Mistake(
+        )(numbers(exponent=2.5)),
+        mistake(
             "a root too many",
-            numbers(exponent=10),
             "Your s is half as large as it should be: exp(5 s) stands in A, exp(10 s) in AᵀA.",
-        ),
+        )(numbers(exponent=10)),
     ],
 )
 

@@ -8,7 +8,16 @@ returns and never lets another thread run (`sum(range(10**12))`) holds up the wh
 
 from lessons.kit.homework.board import Homework, ScoreBoard
 from lessons.kit.homework.compare import difference
-from lessons.kit.homework.exercise import Exercise, Mistake, Verdict
+from lessons.kit.homework.exercise import Exercise, Mistake, Verdict, mistake
 from lessons.kit.homework.verdict import judge
 
-__all__ = ["Exercise", "Homework", "Mistake", "ScoreBoard", "Verdict", "difference", "judge"]
+__all__ = [
+    "Exercise",
+    "Homework",
+    "Mistake",
+    "ScoreBoard",
+    "Verdict",
+    "difference",
+    "judge",
+    "mistake",
+]

@@ -36,11 +36,12 @@ class NotHereError(Exception):
 
 def of_arguments(names: Sequence[str], inputs: Sequence[tuple]) -> Iterator[Alteration]:
     """The ways to read the arguments wrongly; each changes a tuple of arguments."""
-    for place, name in enumerate(names):
+    shared = min(map(len, inputs))  # what is left to its default somewhere is left alone
+    for place, name in enumerate(names[:shared]):
         values = [arguments[place] for arguments in inputs]
         for kind, detail, change in _of_values(values):
             yield Alteration(kind, f"`{name}`", f"{name}: {detail}", _at(place, change))
-    for a, b in itertools.combinations(range(len(names)), 2):
+    for a, b in itertools.combinations(range(shared), 2):
         if all(_alike(arguments[a], arguments[b]) for arguments in inputs):
             about = f"`{names[a]}` and `{names[b]}`"
             yield Alteration("arguments exchanged", about, about, _exchange(a, b))

@@ -57,7 +57,7 @@ class Check:
     Help comes by attempts, so that the machine does not think for the student: first the failing
     case, at the second different attempt the property that is wrong, at the third the line of the
     answer. What parses alike is no other attempt. `check.last` is the last failing case:
-    `arguments` by name, `expected` and `got`.
+    `arguments` by name, `expected` and `got`; a notebook shows it with its maps drawn.
     """
 
     def __init__(self, homework: Homework):

@@ -10,12 +10,15 @@ def difference(
 ) -> str | None:
     """Where and how a value differs from the expected one, in words, or None.
 
-    Precision, list or tuple, and number or tensor without dimensions are all the same; type,
-    shape and kind (bool, int, float) are not. NaN equals NaN.
+    Precision, and list or tuple, are all the same; type, shape and kind (bool, int, float) are
+    not. A tensor without dimensions does for a number, but a number not for a tensor: what comes
+    next calls its methods. NaN equals NaN.
     """
     at = f"at result{place}, " if place else ""
     a, b = as_array(expected), as_array(value)
     types = [kind_of(expected), kind_of(value)]
+    if types == ["a tensor", "a number"]:
+        return f"{at}a number where a tensor is expected, and what comes next uses it as a tensor"
     if a is not None and b is not None and (types[0] == types[1] or a.ndim == b.ndim == 0):
         if a.shape != b.shape:
             return f"{at}shape {b.shape} where {a.shape} is expected"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,6 +15,14 @@ class Mistake:
     function: Callable
     hint: str
 
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+
+def mistake(name: str, hint: str) -> Callable[[Callable], Mistake]:
+    """`@mistake("sum for mean", "Each row is too heavy …")` makes a known mistake of a function."""
+    return lambda function: Mistake(name, function, hint)
+
 
 @dataclass(frozen=True)
 class Exercise:
@@ -22,8 +31,8 @@ class Exercise:
     The homework's bring points, a lesson's turns none.
 
     `inputs` yields tuples of arguments, drawn with the generator that it is given. `tolerance`
-    is absolute and relative. `seconds` is the time limit for all inputs together. `call` says
-    how a submission is used, where more than its value counts (a module, a gradient); it must
+    is absolute and relative. `seconds` limits the processor time for all inputs together. `call`
+    says how a submission is used, where more than its value counts (a module, a gradient); it must
     return what can be compared: tensors, arrays, numbers, strings, None, and lists, tuples,
     dicts and dataclasses of them. `forbidden` are functions that the text does not allow, as
     "torch.autograd.grad"; "loops" stands for loops and comprehensions.
@@ -35,7 +44,7 @@ class Exercise:
     points: int = 0
     minutes: int = 8
     stretch: bool = False
-    tolerance: float | int = 1e-6
+    tolerance: float | int = 1e-5
     seconds: float | int = 10.0
     forbidden: Sequence[str] = ()
     call: Callable = lambda function, *arguments: function(*arguments)
@@ -52,6 +61,11 @@ class Failing:
     arguments: dict[str, object]
     expected: object
     got: object
+
+    def _repr_html_(self) -> str:
+        from lessons.kit.homework.pictures import as_html  # only who looks needs the drawing
+
+        return as_html(self)
 
 
 @dataclass(frozen=True)

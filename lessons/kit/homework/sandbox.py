@@ -1,5 +1,6 @@
 """Running a function that may do anything: in a thread of its own, on copies, for a time."""
 
+import contextlib
 import copy
 import ctypes
 import inspect
@@ -27,6 +28,7 @@ from lessons.kit.homework.words import one_line
 
 SEED = 0
 SHOWN_LINES = 20  # of what a submission prints
+WAITING = 6  # times the limit on processor time: whoever sleeps or waits is not waited for longer
 
 
 class _TimeUp(SystemExit):
@@ -85,18 +87,25 @@ class Run:
     printed: Printed
     stopped: bool
     abandoned: bool
+    working: bool = True  # what was stopped had used up its processor time; else it waited
 
 
 def run_all(
     exercise: Exercise, function: Callable, inputs: list[tuple], seconds: float | int = np.inf
 ) -> Run:
-    """Call a function on a copy of each input, in a thread that is stopped after `seconds`."""
+    """Call a function on a copy of each input, in a thread that is stopped after `seconds`.
+
+    They are the thread's own seconds of processor time, so that neither a busy machine nor a
+    slow disk counts; one that sleeps is stopped after `WAITING` times as many by the clock.
+    """
     outcomes: list[Outcome] = []
+    clock = Clock()
     copies = [copy.deepcopy(arguments) for arguments in inputs]
     time_up, finished = threading.Event(), threading.Event()
     namespace = _namespace(function)
 
     def work():
+        clock.begin()
         for arguments in copies:
             seed_everything()
             try:
@@ -114,12 +123,38 @@ def run_all(
     with untouched(), _without_exit(namespace), _captured(thread, printed):
         thread.start()
         try:
-            _wait(thread, finished, seconds)
+            _wait(thread, finished, WAITING * seconds, until=lambda: clock.now() >= seconds)
         finally:  # also on the user's KeyboardInterrupt
+            working = clock.now() >= seconds
             time_up.set()
             _wait(thread, finished, 1, _TimeUp)
     done = list(outcomes)
-    return Run(done, printed, len(done) < len(inputs), thread.is_alive())
+    return Run(done, printed, len(done) < len(inputs), thread.is_alive(), working)
+
+
+class Clock:
+    """Seconds of processor time of the thread that began it.
+
+    Where a thread has no clock that others can read (macOS, Windows), those of the process.
+    """
+
+    def __init__(self):
+        self._read: Callable[[], float] = lambda: 0.0
+        self._start = self._last = 0.0
+
+    def begin(self) -> None:
+        """Read from now on the time of the thread that calls this."""
+        self._read = time.process_time
+        if hasattr(time, "pthread_getcpuclockid"):
+            number = time.pthread_getcpuclockid(threading.get_ident())
+            self._read = partial(time.clock_gettime, number)
+        self._start = self._read()
+
+    def now(self) -> float:
+        """The seconds so far; of a thread that has ended the last that were read."""
+        with contextlib.suppress(OSError):
+            self._last = self._read() - self._start
+        return self._last
 
 
 def _wait(
@@ -127,6 +162,7 @@ def _wait(
     finished: threading.Event,
     seconds: float | int,
     error: type[BaseException] | None = None,
+    until: Callable[[], bool] = lambda: False,
 ):
     """Wait for a thread, and raise an error in it again and again: it may be caught there.
 
@@ -134,7 +170,7 @@ def _wait(
     in one go, because on Windows Ctrl-C is heard only between two waits.
     """
     end = time.monotonic() + seconds
-    while thread.is_alive() and time.monotonic() < end:
+    while thread.is_alive() and time.monotonic() < end and not until():
         if error is not None:
             ident = ctypes.c_ulong(thread.ident)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(error))

@@ -15,6 +15,7 @@ from lessons.kit.homework.exercise import Exercise, Failing, Mistake, Verdict
 from lessons.kit.homework.sandbox import (
     SEED,
     SHOWN_LINES,
+    WAITING,
     Outcome,
     Run,
     out_of_reach,
@@ -91,6 +92,8 @@ def _verdict(
     if run.stopped:
         given = _given(exercise, inputs[len(run.outcomes)])
         line = f"✗ {name}: {given}it was still running after {exercise.seconds:g} s"
+        if not run.working:
+            line = f"✗ {name}: {given}it was still waiting after {WAITING * exercise.seconds:g} s"
         if run.abandoned:
             line += " and cannot be stopped: restart the kernel to get rid of it"
         return Verdict("wrong", line)

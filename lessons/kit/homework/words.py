@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 import numpy as np
 from torch import Tensor
 
-SHOWN_ELEMENTS = 8  # larger tensors are described by type and shape
+SHOWN_ELEMENTS = 9  # larger tensors are described by type and shape
 
 
 KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex"}
