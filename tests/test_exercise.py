@@ -660,7 +660,7 @@ def test_waiting_and_a_busy_machine_do_not_count(impatient):
 
 
 def test_what_cannot_be_stopped_is_abandoned_and_stays_silent(impatient, homework, capsys):
-    homework.exercises["row_means"] = impatient
+    homework.asked["row_means"] = impatient
     woken, daemons = threading.Event(), []
 
     def sleeps(table):
