@@ -28,8 +28,8 @@ app = typer.Typer(
 )
 console = Console()
 DATA_HELP = (
-    "held-out images, the run's own if none: scenes, scenes:SEED, four_scenes, nuclei, pennfudan, "
-    "coco, ten_coco; all of nuclei:all, nuclei:PATH, pennfudan:PATH or coco:PATH"
+    "held-out images, the run's own if none: scenes, scenes:SEED, four_scenes, wide_scenes, nuclei, "
+    "pennfudan, coco, ten_coco; all of nuclei:all, nuclei:PATH, pennfudan:PATH or coco:PATH"
 )
 
 
