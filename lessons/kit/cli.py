@@ -28,8 +28,8 @@ app = typer.Typer(
 )
 console = Console()
 DATA_HELP = (
-    "held-out images, the run's own if none: scenes, scenes:SEED, four_scenes, wide_scenes, nuclei, "
-    "pennfudan, coco, ten_coco; all of nuclei:all, nuclei:PATH, pennfudan:PATH or coco:PATH"
+    "held-out images, the run's own if none: scenes, scenes:SEED, four_scenes, wide_scenes, "
+    "nuclei, pennfudan, coco, ten_coco; all of nuclei:all, nuclei:PATH, pennfudan:PATH or coco:PATH"
 )
 
 
@@ -197,12 +197,28 @@ def train(
 
 @app.command()
 def record(
-    names: Annotated[list[str] | None, typer.Argument(help="runs of runs.toml")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="runs of runs.toml, or claims of claims.toml")
+    ] = None,
+    of_claims: Annotated[
+        bool, typer.Option("--claims", help="the seeds that claims lack, by priority")
+    ] = False,
+    hours: Annotated[
+        float | None, typer.Option(min=0, help="begin no run that takes longer than what is left")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="runs side by side, one thread each")] = 1,
 ) -> None:
     """For authors: make the course's runs in lessons/recorded/, those that are missing if none."""
+    course_root()
+    if of_claims:
+        from lessons.kit.training import making
+
+        making.record_claims(names or (), math.inf if hours is None else hours, jobs)
+        return
+    if hours is not None or jobs > 1:
+        raise LessonsError("--hours and --jobs are for the runs of claims: say --claims too")
     from lessons.kit.training import recorded
 
-    course_root()
     recorded.main(names or ())
 
 

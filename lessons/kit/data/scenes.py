@@ -248,9 +248,7 @@ class Scenes(Sequence[Sample]):
         return scene(self.seed, index % self.count, self.size, self.wide)
 
 
-def scene(
-    seed: int, index: int, size: int | tuple[int, int] = 128, wide: bool = False
-) -> Sample:
+def scene(seed: int, index: int, size: int | tuple[int, int] = 128, wide: bool = False) -> Sample:
     """Scene number `index` of the series `seed`; `size` is (height, width) or both in one.
 
     A `wide` one is the same landscape with other sizes of the things.
