@@ -223,6 +223,57 @@ def record(
 
 
 @app.command()
+def claims(
+    name: Annotated[str | None, typer.Argument(help="one claim, with its runs")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="the runs that are missing, and how long they take")
+    ] = False,
+) -> None:
+    """Print the ledger: every claim of the lecture with its seeds, interval and verdict."""
+    from lessons.kit.training import claims as ledger
+
+    if plan:
+        _plan(name)
+        return
+    if name is None:
+        _ledger()
+        return
+    for line in ledger.described(name):
+        _say(line)
+    path = places.ROOT / "build" / "claims" / f"{name}.png"
+    ledger.picture(name, path)
+    _say(f"the picture: {places.shown(path)}")
+
+
+def _ledger() -> None:
+    from rich.table import Table
+
+    from lessons.kit.training import claims as ledger
+
+    table, rows = Table(), ledger.rows()
+    for heading in ledger.HEADINGS:
+        table.add_column(heading, no_wrap=heading in ("claim", "lesson", "seeds"))
+    for row in rows:
+        table.add_row(*ledger.cells(row))
+    console.print(table)
+    for line in ledger.tunings_described():
+        _say(line)
+    _say(f"{len(rows)} claims: {ledger.counted(rows)}")
+
+
+def _plan(name: str | None) -> None:
+    """A line for each claim with missing runs, in the order in which they are made."""
+    from lessons.kit.training import claims as ledger
+
+    wanted = ledger.missing([name] if name else ())
+    for claim in dict.fromkeys(each.name for each in wanted):
+        own = [each for each in wanted if each.name == claim]
+        arms = ", ".join(dict.fromkeys(each.arm.name for each in own))
+        _say(f"{claim:<26}{len(own):3} runs {sum(w.minutes for w in own):5.0f} min  {arms}")
+    _say(f"{len(wanted)} runs, {sum(each.minutes for each in wanted) / 60:.1f} hours on one thread")
+
+
+@app.command()
 def evaluate(
     name: Annotated[
         str | None, typer.Argument(help="a run: mask_rcnn, the course's, or my/NAME, yours")

@@ -22,6 +22,7 @@ from lessons.kit.training.runs import is_cpu_run, names, read
 from lessons.kit.training.verdict import Verdict, judge, spread
 
 HIGHER, LOWER = "higher", "lower"
+MECHANISM = [{"says", "measure", "of", limit} for limit in ("least", "most")]
 NAMES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "pq": "PQ", "miou": "mIoU"}
 
 
@@ -37,6 +38,7 @@ class Arm:
     options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe
     changes: Mapping[str, Any] = field(default_factory=dict)  # of the full budget
     recorded: str = ""  # the run of runs.toml that is its seed 0
+    held_out: str = ""  # scenes to tune on: what an arm is measured by where it is not `data`'s
 
     def plan(self, seed: int) -> Plan:
         """The run of one seed."""
@@ -52,14 +54,26 @@ class Claim:
     name: str
     says: str  # the lecture's sentence
     lesson: str  # "04"
-    arms: tuple[Arm, Arm]
+    arms: tuple[Arm, ...]  # two
     measure: str  # a score, a check or a loss; or one of them minus another
     margin: float  # a smaller difference does not matter; stated before the runs
     seeds: int
     priority: int
     better: str = HIGHER
-    mechanism: Mapping[str, Any] = field(default_factory=dict)  # says, measure, of, least
+    mechanism: Mapping[str, Any] = field(default_factory=dict)  # says, measure, of, least or most
     published: str = ""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A setting that is chosen before a claim is judged: of one seed, on scenes of no claim."""
+
+    name: str
+    says: str  # what is chosen among what
+    arms: tuple[Arm, ...]
+    measure: str
+    seed: int
+    priority: int
 
 
 @dataclass(frozen=True)
@@ -83,28 +97,40 @@ def claims(folder: Path | None = None) -> dict[str, Claim]:
 
     Raises LessonsError naming the claim or arm that is not as it must be.
     """
+    return dict(_read(folder)[0])
+
+
+def tunings(folder: Path | None = None) -> dict[str, Tuning]:
+    """The tunings of claims.toml by name, the most important first."""
+    return dict(_read(folder)[1])
+
+
+def _read(folder: Path | None) -> tuple[dict[str, Claim], dict[str, Tuning]]:
     path = (folder or places.RECORDED) / "claims.toml"
-    return dict(_claims(path, path.stat().st_mtime_ns))
+    return _read_file(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
-def _claims(path: Path, _changed: int) -> tuple[tuple[str, Claim], ...]:
+def _read_file(path: Path, _changed: int) -> tuple[dict[str, Claim], dict[str, Tuning]]:
     with open(path, "rb") as file:
         said = tomllib.load(file)
     try:
         arms = {name: Arm(name=name, **entry) for name, entry in said["arms"].items()}
     except TypeError as error:
         raise LessonsError(f"{path.name}: an arm cannot be read: {error}") from None
-    found = []
-    for name, entry in said["claims"].items():
-        try:
-            both = tuple(arms[arm] for arm in entry.pop("arms"))
-            claim = Claim(name=name, arms=both, **entry)
-        except (KeyError, TypeError) as error:
-            raise LessonsError(f"{path.name}: claim {name} cannot be read: {error}") from None
+    made = []
+    for kind, section in ((Claim, "claims"), (Tuning, "tuning")):
+        found = []
+        for name, entry in said.get(section, {}).items():
+            try:
+                own = tuple(arms[arm] for arm in entry.pop("arms"))
+                found.append(kind(name=name, arms=own, **entry))
+            except (KeyError, TypeError) as error:
+                raise LessonsError(f"{path.name}: {section} {name}: {error!r}") from None
+        made.append({each.name: each for each in sorted(found, key=lambda each: each.priority)})
+    for claim in made[0].values():
         _must_be_whole(path.name, claim)
-        found.append((name, claim))
-    return tuple(sorted(found, key=lambda entry: entry[1].priority))
+    return tuple(made)
 
 
 def _must_be_whole(file: str, claim: Claim) -> None:
@@ -116,8 +142,8 @@ def _must_be_whole(file: str, claim: Claim) -> None:
         wrong = f"is {HIGHER} or {LOWER}, not {claim.better!r}"
     elif not claim.margin > 0 or claim.seeds < 1:
         wrong = "has a margin above 0 and at least one seed"
-    elif claim.mechanism and claim.mechanism.keys() != {"says", "measure", "of", "least"}:
-        wrong = "has a mechanism of says, measure, of and least"
+    elif claim.mechanism and claim.mechanism.keys() not in MECHANISM:
+        wrong = "has a mechanism of says, measure, of, and least or most"
     if wrong:
         raise LessonsError(f"{file}: a claim {wrong}, see {claim.name}")
 
@@ -143,7 +169,7 @@ def runs_of(arm: Arm) -> dict[int, dict[str, Any]]:
     if arm.recorded in names():
         report = read(arm.recorded)
         if _is_of(report, arm):
-            found[report["seed"]] = report
+            found[report["seed"]] = {**report, "losses": report["history"][-1]}
     path = runs_file(arm)
     if path.is_file():
         try:
@@ -192,7 +218,9 @@ def row(claim: Claim) -> Row:
                 scenes.append([a - b for a, b in zip(*drawn, strict=True)])
     verdict = judge([sign * (a - b) for a, b in values.values()], claim.margin)
     number = _mechanism(claim.mechanism, first, second, both)
-    acted = None if math.isnan(number) else number >= claim.mechanism["least"]
+    said, acted = claim.mechanism, None
+    if math.isfinite(number):
+        acted = number >= said["least"] if "least" in said else number <= said["most"]
     return Row(claim, values, verdict, spread(scenes), number, acted)
 
 

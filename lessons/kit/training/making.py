@@ -22,10 +22,19 @@ from typing import Any
 from filelock import FileLock
 
 from lessons.kit import places
+from lessons.kit.data.named import data_set
 from lessons.kit.errors import LessonsError
 from lessons.kit.guard import held, write_whole
 from lessons.kit.training import store
-from lessons.kit.training.ledger import Arm, Claim, claim_named, claims, runs_file, runs_of
+from lessons.kit.training.ledger import (
+    Arm,
+    Tuning,
+    claim_named,
+    claims,
+    runs_file,
+    runs_of,
+    tunings,
+)
 from lessons.kit.training.loop import Run, fit
 from lessons.kit.training.measure import predict
 from lessons.kit.training.mechanisms import check_mechanisms
@@ -38,29 +47,33 @@ DIGITS = 5  # of the scores on other drawings of the scenes: there are many
 
 @dataclass(frozen=True)
 class Wanted:
-    """A run that is missing, the claim that wants it most, and how long it takes."""
+    """A run that is missing, the claim or tuning that wants it most, and how long it takes."""
 
     arm: Arm
     seed: int
-    claim: Claim
+    name: str
     minutes: float
 
 
 def missing(wanted: Collection[str] = ()) -> list[Wanted]:
     """The runs that the claims lack, or some of them, in the order in which they are made.
 
-    By the claim's priority, then by seed, so that pairs become whole. A run that two claims
-    need comes once.
+    By priority, a tuning before the claims that have the same one, then by seed, so that pairs
+    become whole. A run that two claims need comes once.
     """
-    chosen = [claim_named(name) for name in wanted] or list(claims().values())
+    known = [*tunings().values(), *claims().values()]
+    unknown = set(wanted) - {each.name for each in known}
+    for name in sorted(unknown):
+        claim_named(name)  # which says what it could mean
+    chosen = [each for each in known if each.name in wanted or not wanted]
     found: dict[tuple[str, int], Wanted] = {}
-    for claim in chosen:
-        there = {arm.name: runs_of(arm) for arm in claim.arms}
-        for seed in range(claim.seeds):
-            for arm in claim.arms:
+    for each in sorted(chosen, key=lambda each: each.priority):
+        there = {arm.name: runs_of(arm) for arm in each.arms}
+        for seed in [each.seed] if isinstance(each, Tuning) else range(each.seeds):
+            for arm in each.arms:
                 if seed not in there[arm.name]:
                     minutes = minutes_of(arm, there[arm.name])
-                    found.setdefault((arm.name, seed), Wanted(arm, seed, claim, minutes))
+                    found.setdefault((arm.name, seed), Wanted(arm, seed, each.name, minutes))
     return list(found.values())
 
 
@@ -81,18 +94,22 @@ def make(arm: Arm, seed: int, progress: bool = True) -> dict[str, Any]:
         if seed in runs_of(arm):
             return runs_of(arm)[seed]
         plan = arm.plan(seed)
-        recipe = plan.recipe()
-        _must_fit(arm, settings(recipe))
-        run = fit(recipe, "full", seed=seed, folder=folder, progress=progress)
+        recipe, others = plan.recipe(), None
+        if arm.held_out:
+            others = data_set(arm.held_out, "validation", recipe.budget("full").size)
+        _must_fit(arm, settings(arm, recipe))
+        how = {"validation": others, "seed": seed, "folder": folder, "progress": progress}
+        run = fit(recipe, "full", **how)
         kept = report(run, measure(run))
         keep(arm, recipe, kept)
     shutil.rmtree(folder, ignore_errors=True)
     return kept
 
 
-def settings(recipe: Recipe) -> dict[str, Any]:
+def settings(arm: Arm, recipe: Recipe) -> dict[str, Any]:
     """What all runs of an arm have in common."""
     said = {"system": recipe.system, "data": recipe.data, "options": dict(recipe.options)}
+    said |= {"held_out": arm.held_out} if arm.held_out else {}
     return store.plain(said | asdict(recipe.budget("full")))
 
 
@@ -133,7 +150,7 @@ def report(run: Run, measured: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "device": run.device,
         "seconds": round(run.seconds, 1),
-        "minutes": round((run.seconds + measured["seconds"]) / 60, 2),
+        "minutes": (run.seconds + measured["seconds"]) / 60,
         "date": date.today().isoformat(),
         "versions": {"python": sys.version.split()[0]} | store.versions(),
     }
@@ -143,7 +160,7 @@ def report(run: Run, measured: Mapping[str, Any]) -> dict[str, Any]:
 def keep(arm: Arm, recipe: Recipe, kept: Mapping[str, Any]) -> None:
     """Add a run to its arm's file, whole or not at all."""
     path = runs_file(arm)
-    here = settings(recipe)
+    here = settings(arm, recipe)
     with FileLock(places.CHECKPOINTS / "claims" / f"{arm.name}.lock"):
         runs = _must_fit(arm, here)
         runs = sorted([*runs, kept], key=lambda run: run["seed"])
@@ -184,7 +201,7 @@ def record_claims(
         each = fitting[0]
         tried.add((each.arm.name, each.seed))
         print(
-            f"{each.claim.name}: {each.arm.name}, seed {each.seed}, about {each.minutes:.0f} min; "
+            f"{each.name}: {each.arm.name}, seed {each.seed}, about {each.minutes:.0f} min; "
             f"{len(todo)} runs are missing",
             flush=True,
         )
