@@ -212,7 +212,7 @@ def test_matching_and_losses_equal_transformers(seed):
 def test_losses_by_hand(monkeypatch):
     """One mask of four cells, asked exactly at their centres."""
     centres = cell_centres((2, 2))[None]
-    monkeypatch.setattr("lessons.mask2former.importance_points", lambda *_: centres)
+    monkeypatch.setattr("lessons.mask2former.importance_points", lambda *_, **__: centres)
     logits = torch.tensor([[[[2.0, -1.0], [0.0, 3.0]]]])
     truth = [Segments(torch.tensor([[[True, False], [True, False]]]), torch.tensor([1]))]
     matches = [(torch.tensor([0]), torch.tensor([0]))]

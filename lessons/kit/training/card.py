@@ -1,7 +1,8 @@
 """A claim as a student sees it: the sentence, the own bet, what the seeds say, and the paper.
 
 The picture has a dot a seed. A card is one output, HTML with the picture inside, and the same as
-plain text; so a page shows it without a kernel.
+plain text; so a page shows it without a kernel. What draws is imported when it is drawn: a
+machine that only trains has no Jupyter.
 """
 
 import base64
@@ -10,11 +11,6 @@ import math
 import textwrap
 from typing import Any
 
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from lessons.kit.draw import INK, PALE, PALETTE, captioned
 from lessons.kit.errors import LessonsError
 from lessons.kit.training.ledger import HIGHER, Row, measure_in_words
 from lessons.kit.training.verdict import OPPOSITE, SHOWN, SMALL, UNKNOWN
@@ -42,7 +38,7 @@ class Card:
         """The card as HTML: open where a bet was made, else folded below the question."""
         (_, sentence), *answer = paragraphs(self.row, self.bet)
         told = {title: text for title, text in answer}
-        picture = captioned(draw_claim(self.row), caption(self.row))
+        picture = captioned_claim(self.row)
         png = base64.b64encode(picture.png()).decode()
         alt = html.escape(picture.caption, quote=True)
         shown = f'<img alt="{alt}" src="data:image/png;base64,{png}" style="max-width:100%">'
@@ -154,8 +150,19 @@ def caption(row: Row) -> str:
     return text + "Right: the difference, the margin in grey; one seed has no interval."
 
 
-def draw_claim(row: Row) -> Figure:
-    """The two arms with a dot a seed, and the differences with their interval."""
+def captioned_claim(row: Row) -> Any:
+    """The picture of a claim with its caption: `draw.captioned`."""
+    from lessons.kit.draw import captioned
+
+    return captioned(draw_claim(row), caption(row))
+
+
+def draw_claim(row: Row) -> Any:
+    """The two arms with a dot a seed, and the differences with their interval: a figure."""
+    import matplotlib.pyplot as plt
+
+    from lessons.kit.draw import PALE, PALETTE
+
     figure, (left, right) = plt.subplots(1, 2, figsize=(6, 1.9), width_ratios=[1.2, 1])
     what, (first, second) = measure_in_words(row.claim.measure), _arms(row)
     for one, other in row.values.values():
@@ -169,7 +176,9 @@ def draw_claim(row: Row) -> Figure:
     return figure
 
 
-def _draw_differences(ax: Axes, row: Row) -> None:
+def _draw_differences(ax: Any, row: Row) -> None:
+    from lessons.kit.draw import INK, PALE
+
     claim, verdict = row.claim, row.verdict
     sign = 1 if claim.better == HIGHER else -1
     differences = [sign * (one - other) for one, other in row.values.values()]

@@ -9,8 +9,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from lessons.kit.draw import captioned
-from lessons.kit.training.card import Card, amount, caption, draw_claim, numbers, sentence
+from lessons.kit.training.card import Card, amount, captioned_claim, draw_claim, numbers, sentence
 from lessons.kit.training.ledger import (
     Claim,
     Row,
@@ -140,4 +139,4 @@ def picture(name: str, path: Path) -> None:
     """Write a claim's picture, with its caption, as a PNG."""
     each = row(claim_named(name))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(captioned(draw_claim(each), caption(each)).png())
+    path.write_bytes(captioned_claim(each).png())
