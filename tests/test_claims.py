@@ -245,13 +245,12 @@ def test_whether_the_mechanism_acted_is_told_by_its_own_number(claims):
 
 def test_a_recorded_run_is_a_seed_only_where_it_was_made_alike(claims, folder):
     assert ledger.runs_of(arm("quiet")) == {}
-    plan = recorded.plan("quiet_one", "tiny", "four_scenes", changes=["noise=0.0", "steps=8"])
-    recorded.record(plan, progress=False)
+    changes = ["noise=0.0", "steps=8"]
+    how = {"name": "quiet_one", "system": "tiny", "data": "four_scenes", "weights": False}
+    recorded.record(recorded.plan(**how, changes=changes), progress=False)
     assert ledger.runs_of(arm("quiet")) == {}  # evaluated three times, the arm once
-    plan = recorded.plan(
-        "quiet_one", "tiny", "four_scenes", changes=["noise=0.0", "steps=8", "evaluations=1"]
-    )
-    recorded.record(plan, progress=False)
+    changes.append("evaluations=1")
+    recorded.record(recorded.plan(**how, changes=changes), progress=False)
     (run,) = ledger.runs_of(arm("quiet")).values()
     assert run["seed"] == 0 and run["losses"]["loss"] > 0
     assert [(w.arm.name, w.seed) for w in making.missing(["noise"])] == [
@@ -259,6 +258,19 @@ def test_a_recorded_run_is_a_seed_only_where_it_was_made_alike(claims, folder):
         ("plain", 1),
         ("quiet", 1),
     ]
+
+
+def test_a_recorded_run_with_weights_is_measured_and_not_trained_again(claims, monkeypatch):
+    changes = ["noise=0.0", "steps=8", "evaluations=1"]
+    recorded.record(recorded.plan("quiet_one", "tiny", "four_scenes", changes=changes), False)
+    first = recorded.read("quiet_one")
+    monkeypatch.setattr(making, "fit", None)
+    wanted = [each for each in making.missing() if each.arm.name == "quiet"]
+    assert [each.seed for each in wanted] == [0, 1] and wanted[0].minutes == making.MEASURING
+    kept = making.make(arm("quiet"), 0, progress=False)
+    assert kept["scores"]["score"] == first["scores"]["score"] and len(kept["resampled"]) == 1
+    assert kept["losses"]["loss"] == first["history"][-1]["loss"] and kept["date"] == first["date"]
+    assert names_of(making.missing(["noise"])) == [("plain", 0), ("plain", 1), ("quiet", 1)]
 
 
 def test_a_damaged_file_of_runs_is_named(claims):

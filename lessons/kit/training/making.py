@@ -39,9 +39,10 @@ from lessons.kit.training.loop import Run, fit
 from lessons.kit.training.measure import predict
 from lessons.kit.training.mechanisms import check_mechanisms
 from lessons.kit.training.recipe import Recipe, differences
-from lessons.kit.training.runs import MAIN_SCORES
+from lessons.kit.training.runs import MAIN_SCORES, load_model
 from lessons.kit.training.verdict import resamplings
 
+MEASURING = 3.0  # minutes, of a model that is there
 DIGITS = 5  # of the scores on other drawings of the scenes: there are many
 
 
@@ -59,7 +60,8 @@ def missing(wanted: Collection[str] = ()) -> list[Wanted]:
     """The runs that the claims lack, or some of them, in the order in which they are made.
 
     By priority, a tuning before the claims that have the same one, then by seed, so that pairs
-    become whole. A run that two claims need comes once.
+    become whole. A run that two claims need comes once. One that was recorded and kept weights is
+    only measured: its mechanism was not.
     """
     known = [*tunings().values(), *claims().values()]
     unknown = set(wanted) - {each.name for each in known}
@@ -71,8 +73,9 @@ def missing(wanted: Collection[str] = ()) -> list[Wanted]:
         there = {arm.name: runs_of(arm) for arm in each.arms}
         for seed in [each.seed] if isinstance(each, Tuning) else range(each.seeds):
             for arm in each.arms:
-                if seed not in there[arm.name]:
-                    minutes = minutes_of(arm, there[arm.name])
+                run = there[arm.name].get(seed)
+                if run is None or _can_be_measured(run):
+                    minutes = minutes_of(arm, there[arm.name]) if run is None else MEASURING
                     found.setdefault((arm.name, seed), Wanted(arm, seed, each.name, minutes))
     return list(found.values())
 
@@ -83,6 +86,11 @@ def minutes_of(arm: Arm, there: Mapping[int, Mapping[str, Any]]) -> float:
     return median(took) if took else arm.minutes
 
 
+def _can_be_measured(run: Mapping[str, Any]) -> bool:
+    """Whether a run has its weights, and not yet what is measured beside the scores."""
+    return "weights" in run and "checks" not in run
+
+
 def make(arm: Arm, seed: int, progress: bool = True) -> dict[str, Any]:
     """Make a run of an arm and keep it in the arm's file; return what is kept.
 
@@ -91,19 +99,42 @@ def make(arm: Arm, seed: int, progress: bool = True) -> dict[str, Any]:
     """
     folder = places.CHECKPOINTS / "claims" / f"{arm.name}-{seed}"
     with held(folder):
-        if seed in runs_of(arm):
-            return runs_of(arm)[seed]
+        there = runs_of(arm).get(seed)
+        if there is not None and not _can_be_measured(there):
+            return there
         plan = arm.plan(seed)
         recipe, others = plan.recipe(), None
         if arm.held_out:
             others = data_set(arm.held_out, "validation", recipe.budget("full").size)
         _must_fit(arm, settings(arm, recipe))
-        how = {"validation": others, "seed": seed, "folder": folder, "progress": progress}
-        run = fit(recipe, "full", **how)
+        if there is not None:
+            run = _recorded(arm, recipe, there)
+        else:
+            how = {"validation": others, "seed": seed, "folder": folder, "progress": progress}
+            run = fit(recipe, "full", **how)
         kept = report(run, measure(run))
+        if there is not None:
+            kept |= {key: there[key] for key in ("date", "versions")}
         keep(arm, recipe, kept)
     shutil.rmtree(folder, ignore_errors=True)
     return kept
+
+
+def _recorded(arm: Arm, recipe: Recipe, there: Mapping[str, Any]) -> Run:
+    """A recorded run with its weights, as `fit` left it."""
+    plan = recipe.budget("full")
+    return Run(
+        recipe=recipe,
+        budget="full",
+        seed=there["seed"],
+        model=load_model(arm.recorded),
+        history=there["history"],
+        scores=there["scores"],
+        seconds=there["seconds"],
+        device=there["device"],
+        peak_memory=there["peak_memory"],
+        held_out=data_set(recipe.data, "validation", plan.size, plan.validated),
+    )
 
 
 def settings(arm: Arm, recipe: Recipe) -> dict[str, Any]:
