@@ -432,7 +432,7 @@ def test_a_card_is_one_output_that_is_the_same_every_time(claims):
 def test_a_card_without_a_run_says_so(claims):
     card = facade.claim("area", bet="cannot tell")
     assert "cannot tell: no run of both is there yet" in repr(card)
-    assert "The paper: gives no number for it" in repr(card) and "<img" in card.page()
+    assert "The paper: no number of it is at hand" in repr(card) and "<img" in card.page()
 
 
 def test_a_bet_is_one_of_three(claims):

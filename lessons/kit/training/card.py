@@ -68,7 +68,7 @@ def paragraphs(row: Row, bet: str | None) -> list[tuple[str, str]]:
     found.append(("Measured", sentence(row)))
     if claim.mechanism:
         found.append(("Did the mechanism act?", mechanism(row)))
-    found.append(("The paper", claim.published or "gives no number for it"))
+    found.append(("The paper", claim.published or "no number of it is at hand"))
     found.append(("In numbers", numbers(row)))
     return found
 
