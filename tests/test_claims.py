@@ -355,6 +355,14 @@ def test_how_long_a_run_takes_is_learned_from_those_that_are_there(claims):
     assert wanted.minutes == kept["minutes"] < 1
 
 
+def test_a_busy_machine_leaves_less_time(claims, monkeypatch, capsys):
+    monkeypatch.setattr(making.Clock, "slowness", lambda self: 40.0)
+    making.record_claims(hours=0.5, progress=False)
+    made = {name: list(ledger.runs_of(arm(name))) for name in ("plain", "quiet", "wide")}
+    assert made == {"plain": [], "quiet": [0, 1], "wide": []}  # then 1 minute takes 40
+    assert "none fits" in capsys.readouterr().out
+
+
 def test_two_processes_never_make_the_same_run(claims, capsys, folder):
     with held(places.CHECKPOINTS / "claims" / "plain-0"):
         making.record_claims(["area"], progress=False)

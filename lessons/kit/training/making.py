@@ -19,6 +19,7 @@ from datetime import date
 from statistics import median
 from typing import Any
 
+import torch
 from filelock import FileLock
 
 from lessons.kit import places
@@ -44,6 +45,18 @@ from lessons.kit.training.verdict import resamplings
 
 MEASURING = 3.0  # minutes, of a model that is there
 DIGITS = 5  # of the scores on other drawings of the scenes: there are many
+
+
+class Clock:
+    """How much slower than alone this process was since then: others want the same cores."""
+
+    def __init__(self):
+        self.wall, self.own = time.perf_counter(), time.process_time()
+
+    def slowness(self) -> float:
+        """Time by the clock through time at work, at least 1; 1 where a GPU does the work."""
+        wall, own = time.perf_counter() - self.wall, time.process_time() - self.own
+        return 1.0 if torch.cuda.is_available() else max(1.0, wall / max(own, 1e-9))
 
 
 @dataclass(frozen=True)
@@ -107,12 +120,14 @@ def make(arm: Arm, seed: int, progress: bool = True) -> dict[str, Any]:
         if arm.held_out:
             others = data_set(arm.held_out, "validation", recipe.budget("full").size)
         _must_fit(arm, settings(arm, recipe))
+        clock = Clock()
         if there is not None:
             run = _recorded(arm, recipe, there)
         else:
             how = {"validation": others, "seed": seed, "folder": folder, "progress": progress}
             run = fit(recipe, "full", **how)
-        kept = report(run, measure(run))
+        measured = measure(run)
+        kept = report(run, measured, (run.seconds + measured["seconds"]) / 60 / clock.slowness())
         if there is not None:
             kept |= {key: there[key] for key in ("date", "versions")}
         keep(arm, recipe, kept)
@@ -162,7 +177,7 @@ def measure(run: Run) -> dict[str, Any]:
     return {"resampled": drawn, "checks": checks, "seconds": time.perf_counter() - start}
 
 
-def report(run: Run, measured: Mapping[str, Any]) -> dict[str, Any]:
+def report(run: Run, measured: Mapping[str, Any], minutes: float) -> dict[str, Any]:
     """What is kept of a run: what a claim may ask, in a few kilobytes."""
     own = {"step", "seconds", "learning_rate", "scores"}
     scores = {key: value for key, value in run.scores.items() if key != "per_class"}
@@ -181,7 +196,7 @@ def report(run: Run, measured: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "device": run.device,
         "seconds": round(run.seconds, 1),
-        "minutes": (run.seconds + measured["seconds"]) / 60,
+        "minutes": minutes,  # of a machine that had nothing else to do
         "date": date.today().isoformat(),
         "versions": {"python": sys.version.split()[0]} | store.versions(),
     }
@@ -216,17 +231,18 @@ def record_claims(
 ) -> None:
     """Make the missing runs of all claims or of some, as long as there is time.
 
-    A run that does not fit into what is left of the `hours` is not begun; a shorter one that
-    does is. With `jobs` so many processes work side by side, of one thread each.
+    A run that does not fit into what is left of the `hours`, on a machine as busy as during the
+    last run, is not begun; a shorter one that does is. With `jobs` so many processes work side by
+    side, of one thread each.
     """
     if jobs > 1:
         _side_by_side(wanted, hours, jobs)
         return
-    end, tried = time.monotonic() + 3600 * hours, set()
+    end, tried, slowness = time.monotonic() + 3600 * hours, set(), 1.0
     while True:
         left = (end - time.monotonic()) / 60
         todo = [each for each in missing(wanted) if (each.arm.name, each.seed) not in tried]
-        fitting = [each for each in todo if each.minutes <= left]
+        fitting = [each for each in todo if each.minutes * slowness <= left]
         if not fitting:
             break
         each = fitting[0]
@@ -236,6 +252,7 @@ def record_claims(
             f"{len(todo)} runs are missing",
             flush=True,
         )
+        clock = Clock()
         try:
             kept = make(each.arm, each.seed, progress)
         except LessonsError as error:
@@ -243,6 +260,7 @@ def record_claims(
                 raise
             print("  another process makes it", flush=True)
             continue
+        slowness = clock.slowness()
         shown = {key: kept["scores"][key] for key in MAIN_SCORES if key in kept["scores"]}
         numbers = ", ".join(f"{key} {number or math.nan:.3f}" for key, number in shown.items())
         print(f"  {numbers}; {kept['minutes']:.1f} min on {kept['device']}", flush=True)
