@@ -225,6 +225,21 @@ def test_pairs_are_those_of_one_seed_and_one_kind_of_machine(claims):
     assert ledger.row(claims["noise"]).values == {}
 
 
+def test_the_spread_over_scenes_is_that_of_paired_drawings(claims):
+    drawn = [0.5, 0.52, None, 0.48]
+    written("plain", seeds={0: {"score": 0.5}})
+    written("quiet", seeds={0: {"score": 0.4}})
+    for name, shift in (("plain", 0.1), ("quiet", 0.0)):
+        path = ledger.runs_file(arm(name))
+        kept = json.loads(path.read_text())
+        numbers = [None if n is None else n + shift for n in drawn]
+        numbers[0] += 0.03 if name == "plain" else 0.0
+        kept["runs"][0]["resampled"] = {"score": numbers}
+        path.write_text(json.dumps(kept))
+    expected = torch.tensor([0.13, 0.1, 0.1]).std().item()  # the scenes' own spread is paired away
+    assert ledger.row(claims["noise"]).scenes == pytest.approx(expected)
+
+
 def test_what_is_lower_is_better_where_the_claim_says_so(claims):
     written("plain", seeds={s: {"score": 0.0, "area": 3.0 + s} for s in range(3)})
     written("quiet", seeds={s: {"score": 1.0, "area": 2.0 + s} for s in range(3)})

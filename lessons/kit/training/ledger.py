@@ -215,13 +215,18 @@ def row(claim: Claim) -> Row:
                 run.get("resampled", {}).get(claim.measure) for run in _at(seed, first, second)
             ]
             if all(drawn):
-                scenes.append([a - b for a, b in zip(*drawn, strict=True)])
+                scenes.append([_less(*pair) for pair in zip(*drawn, strict=True)])
     verdict = judge([sign * (a - b) for a, b in values.values()], claim.margin)
     number = _mechanism(claim.mechanism, first, second, both)
     said, acted = claim.mechanism, None
     if math.isfinite(number):
         acted = number >= said["least"] if "least" in said else number <= said["most"]
     return Row(claim, values, verdict, spread(scenes), number, acted)
+
+
+def _less(one: float | None, other: float | None) -> float:
+    """The difference of two scores, NaN where one could not be averaged."""
+    return math.nan if one is None or other is None else one - other
 
 
 def _at(seed: int, *arms: Mapping[int, Mapping]) -> list[Mapping]:

@@ -130,6 +130,7 @@ def make(arm: Arm, seed: int, progress: bool = True) -> dict[str, Any]:
         kept = report(run, measured, (run.seconds + measured["seconds"]) / 60 / clock.slowness())
         if there is not None:
             kept |= {key: there[key] for key in ("date", "versions")}
+            del kept["minutes"]  # nothing was trained
         keep(arm, recipe, kept)
     shutil.rmtree(folder, ignore_errors=True)
     return kept
