@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from lessons.deformable_attention import DeformablePixelDecoder
 from lessons.kit.data import Segments
 from lessons.kit.data.checks import as_many, at_least, checked, one_of, shares
-from lessons.kit.models.backbone import Backbone
+from lessons.kit.models.backbone import Backbone, Finer
 from lessons.kit.models.images import in_full_precision
 from lessons.kit.models.processes import per_process
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
@@ -206,6 +206,7 @@ def point_losses(
     matches: Sequence[tuple[Int[Tensor, "_"], Int[Tensor, "_"]]],
     count: int,
     weights: Weights = WEIGHTS,
+    importance: float = 0.75,
 ) -> dict[str, Float[Tensor, ""]]:
     """L_mask-cls with its mask terms at `count` points of each matched mask's own.
 
@@ -213,7 +214,7 @@ def point_losses(
     ValueError where lists do not fit the batch or the targets are not of one size.
     """
     found, true = matched_masks(mask_logits, targets, matches)
-    points = importance_points(found, count)
+    points = importance_points(found, count, importance=importance)
     logits, wanted = sample_points(found, points), sample_points(true, points)
     number = per_process(sum(len(target) for target in targets), len(targets))
     return {
@@ -247,6 +248,9 @@ class Mask2Former(MaskFormer):
         pixel_decoder: nn.Module | None = None,
         decoder: nn.ModuleList | None = None,
         head: nn.Module | None = None,
+        matching_points: bool = True,  # with `points`: the matching looks at them too …
+        importance: float = 0.75,  # … and such a share of the loss's are where a mask is unsure
+        finer: bool = False,  # the layers read strides 16, 8 and 4 instead of 32, 16 and 8
         num_points: int = 1024,  # the paper's: 12544
         num_queries: int = 24,  # 100
         channels: int = 64,  # 256
@@ -263,7 +267,10 @@ class Mask2Former(MaskFormer):
     ):
         at_least(1, num_points=num_points)
         at_least(0, encoder_layers=encoder_layers)
+        shares(importance=importance)
         backbone, project = backbone or Backbone(), None
+        if finer:
+            backbone = Finer(backbone)
         if deformable or high_resolution:
             project = nn.Identity()  # the pixel decoder's own maps are read
         if pixel_decoder is None and deformable:
@@ -295,6 +302,7 @@ class Mask2Former(MaskFormer):
         )
         self.masked_attention, self.high_resolution = masked_attention, high_resolution
         self.deformable, self.points, self.num_points = deformable, points, num_points
+        self.matching_points, self.importance = matching_points, importance
         self.queries, self.level = None, None
         if learned_queries:
             self.queries = nn.Parameter(torch.randn(num_queries, channels))
@@ -351,11 +359,15 @@ class Mask2Former(MaskFormer):
         self, z: tuple[Tensor, Tensor], targets: Sequence[Segments]
     ) -> dict[str, Float[Tensor, ""]]:
         """The losses of one layer, matched anew."""
-        if self.points:
-            how = self.num_points, self.weights, self.logarithm
-            matches = match_at_points(*z, targets, *how)
-            return point_losses(*z, targets, matches, self.num_points, self.weights)
         how = self.weights, pairwise_cross_entropy, self.logarithm
+        if self.points:
+            matching = self.num_points, self.weights, self.logarithm
+            if self.matching_points:
+                matches = match_at_points(*z, targets, *matching)
+            else:
+                matches = match_segments_to_queries(*z, targets, *how)
+            looking = self.num_points, self.weights, self.importance
+            return point_losses(*z, targets, matches, *looking)
         matches = match_segments_to_queries(*z, targets, *how)
         return mask_classification_loss(*z, targets, matches, self.weights, cross_entropy)
 

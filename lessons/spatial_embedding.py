@@ -100,6 +100,26 @@ def cross_entropy_loss(
 
 
 @checked
+def balanced_cross_entropy_loss(
+    phi: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]
+) -> Float[Tensor, "n"]:
+    """The same, half of it the mean over the instance, half that over the rest of the image."""
+    error = -torch.where(masks, phi, 1 - phi).clamp(1e-6, 1 - 1e-6).log()
+    inside, outside = (
+        (error * part).flatten(1).sum(dim=1) / part.flatten(1).sum(dim=1).clamp(min=1)
+        for part in (masks, ~masks)
+    )
+    return (inside + outside) / 2
+
+
+@checked
+def soft_dice_loss(phi: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n"]:
+    """1 − (2 Σ φ·m + 1) / (Σ φ + Σ m + 1), of an overlap too (Milletari et al. 2016)."""
+    both, total = (phi * masks).flatten(1).sum(dim=1), (phi + masks.float()).flatten(1).sum(dim=1)
+    return 1 - (2 * both + 1) / (total + 1)
+
+
+@checked
 def instance_terms(
     embeddings: Float[Tensor, "2 h w"],
     s: Float[Tensor, "d h w"],
@@ -269,6 +289,7 @@ class SpatialEmbeddingNet(nn.Module):
         features: nn.Module | None = None,
         centre: Callable = mean_embedding,
         membership_loss: Callable = lovasz_loss,
+        instance_weight: float = 1.0,  # of membership_loss, beside variance and seed
         sigma: str = "ellipse",  # "ellipse" or "circle" (of every pixel), "shared" or "fixed"
         unit: float = 64.0,  # length in pixels that embeddings are measured in [1024]
         radius: float = 12.0,  # where φ is ½ before anything is learned, in pixels
@@ -279,11 +300,12 @@ class SpatialEmbeddingNet(nn.Module):
         super().__init__()
         one_of(WIDTH_OF_SIGMA, sigma=sigma)
         at_least(1, num_classes=num_classes, smallest=smallest)
-        positive(unit=unit, radius=radius)
+        positive(unit=unit, radius=radius, instance_weight=instance_weight)
         shares(below_one=True, foreground=foreground, threshold=threshold)
         self.num_classes, self.sigma, self.unit, self.radius = num_classes, sigma, unit, radius
         self.foreground, self.threshold, self.smallest = foreground, threshold, smallest
         self.centre, self.membership_loss = centre, membership_loss
+        self.instance_weight = instance_weight
         self.width = WIDTH_OF_SIGMA[sigma]
         self.features = features or PixelFeatures()
         self.head = pixel_head(self.features.channels, 2 + self.width, num_classes)
@@ -312,7 +334,8 @@ class SpatialEmbeddingNet(nn.Module):
         size = tuple(maps[0].shape[-2:])
         targets, counted = instance_targets(segments, self.num_classes, sizes, size)
         how = self.unit, self.centre, self.membership_loss
-        return embedding_losses(*maps, targets, counted, *how)
+        losses = embedding_losses(*maps, targets, counted, *how)
+        return losses | {"instance": self.instance_weight * losses["instance"]}
 
     @torch.no_grad()
     def predict_instances(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:
@@ -334,12 +357,14 @@ def recipe(
 ) -> Recipe:
     """How the spatial embedding is trained: `fit(recipe())`, or `lessons train spatial_embedding`.
 
-    `centre` is "embedding" (learned) or "centroid", `loss` is "lovasz" or "cross_entropy"; other
-    options are SpatialEmbeddingNet's keywords, as sigma="circle".
+    `centre` is "embedding" (learned) or "centroid", `loss` is "lovasz", "cross_entropy",
+    "balanced" (cross-entropy) or "dice"; other options are SpatialEmbeddingNet's keywords, as
+    sigma="circle".
     """
     things = sum(category.is_thing for category in categories(data))
     centres = {"embedding": mean_embedding, "centroid": centroid}
     losses = {"lovasz": lovasz_loss, "cross_entropy": cross_entropy_loss}
+    losses |= {"balanced": balanced_cross_entropy_loss, "dice": soft_dice_loss}
     one_of(centres, centre=centre)
     one_of(losses, loss=loss)
     parts = {"centre": centres[centre], "membership_loss": losses[loss], **options}

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKERS = ["-n", "2", "--dist", "loadscope"]
 # A widget's and a training cell's limit; nbval waits 2000 s unless told.
 NOTEBOOKS = ["--nbval", "--nbval-cell-timeout=300", "-p", "no:cacheprovider"]
+NOTEBOOKS += [f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval.cfg'}"]
 
 STEPS = {
     "what is built is up to date": ["lessons", "build", "--check"],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lessons.kit.models.backbone import Backbone, group_norm
+from lessons.kit.models.backbone import Backbone, Finer, group_norm
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,14 @@ def test_features_have_the_strides_4_8_16_32_rounded_up(backbone, height, width)
         for channels, stride in zip(backbone.channels, backbone.strides, strict=True)
     ]
     assert [tuple(feature.shape) for feature in features] == expected
+
+
+def test_a_finer_one_has_the_first_twice_and_not_the_last(backbone):
+    images = torch.rand(1, 3, 64, 96)
+    finer, features = Finer(backbone), backbone(images)
+    assert finer.channels == [32, 32, 64, 96] and finer.strides == (4, 4, 8, 16)
+    for one, other in zip(finer(images), [features[0], *features[:3]], strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_an_image_becomes_the_same_in_any_batch_and_any_mode(backbone):

@@ -212,7 +212,7 @@ def test_matching_and_losses_equal_transformers(seed):
 def test_losses_by_hand(monkeypatch):
     """One mask of four cells, asked exactly at their centres."""
     centres = cell_centres((2, 2))[None]
-    monkeypatch.setattr("lessons.mask2former.importance_points", lambda *_: centres)
+    monkeypatch.setattr("lessons.mask2former.importance_points", lambda *_, **__: centres)
     logits = torch.tensor([[[[2.0, -1.0], [0.0, 3.0]]]])
     truth = [Segments(torch.tensor([[[True, False], [True, False]]]), torch.tensor([1]))]
     matches = [(torch.tensor([0]), torch.tensor([0]))]
@@ -393,6 +393,33 @@ def test_each_improvement_can_be_switched_off_alone(switch, samples):
             assert blocked is None
         else:
             assert blocked.shape == (1, 6, 64 // stride, 96 // stride)
+
+
+def test_matching_and_loss_have_a_switch_each_for_their_points(samples, monkeypatch):
+    """All pixels where the matching has no points, uniform ones where nothing is important."""
+    asked = []
+
+    def important(logits, count, importance):
+        asked.append(importance)
+        return uniform_points(len(logits), count, logits.device)
+
+    monkeypatch.setattr("lessons.mask2former.importance_points", important)
+    monkeypatch.setattr("lessons.mask2former.match_at_points", None)
+    model = small_model(matching_points=False, importance=0.25)
+    assert set(model(*answers_of(model, samples))) == {"classes", "mask", "dice"}
+    assert asked and set(asked) == {0.25}
+    with pytest.raises(ValueError, match="importance"):
+        small_model(importance=1.5)
+
+
+def test_finer_features_are_read_by_the_same_layers():
+    """Strides 16, 8 and 4 in place of 32, 16 and 8; the masks stay at stride 4."""
+    torch.manual_seed(0)
+    batch = torch.rand(1, 3, 64, 96)
+    for finer, strides in ((False, (32, 16, 8)), (True, (16, 8, 4))):
+        answers, blocked = small_model(finer=finer).decode(batch)
+        assert [each.shape[-2:] for each in blocked] == [(64 // s, 96 // s) for s in strides]
+        assert answers[-1][1].shape[-2:] == (16, 24)
 
 
 def test_with_all_switched_off_it_is_maskformer(samples):

@@ -16,6 +16,7 @@ from lessons.kit.models.images import batch_images
 from lessons.kit.training.recorded import recipe_of
 from lessons.spatial_embedding import (
     SpatialEmbeddingNet,
+    balanced_cross_entropy_loss,
     bandwidth,
     centroid,
     cluster_classes,
@@ -30,6 +31,7 @@ from lessons.spatial_embedding import (
     pixel_grid,
     recipe,
     seed_loss,
+    soft_dice_loss,
 )
 
 T = 4
@@ -301,6 +303,39 @@ def test_cross_entropy_is_torchs():
         loss = cross_entropy_loss(certain, torch.tensor([[[wrong, not wrong]]])).sum()
         (gradient,) = torch.autograd.grad(loss, certain)
         assert loss.isfinite() and gradient.isfinite().all()
+
+
+def test_balanced_cross_entropy_counts_object_and_background_one_half_each():
+    phi, masks = torch.full((1, 10, 10), 0.25), torch.zeros(1, 10, 10, dtype=torch.bool)
+    masks[0, 0, 0] = True
+    expected = (math.log(4) - math.log(0.75)) / 2
+    assert balanced_cross_entropy_loss(phi, masks).item() == pytest.approx(expected, rel=1e-5)
+    masks[0, :5] = True  # how many there are changes nothing
+    assert balanced_cross_entropy_loss(phi, masks).item() == pytest.approx(expected, rel=1e-5)
+    assert balanced_cross_entropy_loss(phi, torch.ones_like(masks)).isfinite().all()
+
+
+def test_soft_dice_is_the_overlap_that_it_says():
+    phi = torch.tensor([[[1.0, 0.5], [0.0, 0.0]]])
+    masks = torch.tensor([[[True, False], [True, False]]])
+    assert soft_dice_loss(phi, masks).item() == pytest.approx(1 - 3 / 4.5)
+    assert soft_dice_loss(masks.float(), masks).item() == 0
+    gradient = torch.autograd.functional.jacobian(lambda p: soft_dice_loss(p, masks)[0], phi)
+    assert (gradient[masks] < 0).all() and (gradient[~masks] > 0).all()
+
+
+@pytest.mark.parametrize("loss", ["lovasz", "cross_entropy", "balanced", "dice"])
+def test_the_weight_of_the_loss_on_phi_is_an_option(loss):
+    sample, values = scene(5, 0, 64), {}
+    for weight in (1.0, 3.0):
+        torch.manual_seed(0)
+        model = recipe(loss=loss, instance_weight=weight).model()
+        values[weight] = model([sample.image], [sample.segments])
+    torch.testing.assert_close(values[3.0]["instance"], 3 * values[1.0]["instance"])
+    for name in ("variance", "seed"):
+        torch.testing.assert_close(values[3.0][name], values[1.0][name])
+    with pytest.raises(ValueError, match="instance_weight"):
+        recipe(instance_weight=0.0).model()
 
 
 # ---------------------------------------------------------------- what teaches what

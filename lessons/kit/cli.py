@@ -28,8 +28,8 @@ app = typer.Typer(
 )
 console = Console()
 DATA_HELP = (
-    "held-out images, the run's own if none: scenes, scenes:SEED, four_scenes, nuclei, pennfudan, "
-    "coco, ten_coco; all of nuclei:all, nuclei:PATH, pennfudan:PATH or coco:PATH"
+    "held-out images, the run's own if none: scenes, scenes:SEED, four_scenes, wide_scenes, "
+    "nuclei, pennfudan, coco, ten_coco; all of nuclei:all, nuclei:PATH, pennfudan:PATH or coco:PATH"
 )
 
 
@@ -197,13 +197,80 @@ def train(
 
 @app.command()
 def record(
-    names: Annotated[list[str] | None, typer.Argument(help="runs of runs.toml")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="runs of runs.toml, or claims of claims.toml")
+    ] = None,
+    of_claims: Annotated[
+        bool, typer.Option("--claims", help="the seeds that claims lack, by priority")
+    ] = False,
+    hours: Annotated[
+        float | None, typer.Option(min=0, help="begin no run that takes longer than what is left")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="runs side by side, one thread each")] = 1,
 ) -> None:
     """For authors: make the course's runs in lessons/recorded/, those that are missing if none."""
+    course_root()
+    if of_claims:
+        from lessons.kit.training import making
+
+        making.record_claims(names or (), math.inf if hours is None else hours, jobs)
+        return
+    if hours is not None or jobs > 1:
+        raise LessonsError("--hours and --jobs are for the runs of claims: say --claims too")
     from lessons.kit.training import recorded
 
-    course_root()
     recorded.main(names or ())
+
+
+@app.command()
+def claims(
+    name: Annotated[str | None, typer.Argument(help="one claim, with its runs")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="the runs that are missing, and how long they take")
+    ] = False,
+) -> None:
+    """Print the ledger: every claim of the lecture with its seeds, interval and verdict."""
+    from lessons.kit.training import claims as ledger
+
+    if plan:
+        _plan(name)
+        return
+    if name is None:
+        _ledger()
+        return
+    for line in ledger.described(name):
+        _say(line)
+    path = places.ROOT / "build" / "claims" / f"{name}.png"
+    ledger.picture(name, path)
+    _say(f"the picture: {places.shown(path)}")
+
+
+def _ledger() -> None:
+    from rich.table import Table
+
+    from lessons.kit.training import claims as ledger
+
+    table, rows = Table(), ledger.rows()
+    for heading in ledger.HEADINGS:
+        table.add_column(heading, no_wrap=heading in ("claim", "lesson", "seeds"))
+    for row in rows:
+        table.add_row(*ledger.cells(row))
+    console.print(table)
+    for line in ledger.tunings_described():
+        _say(line)
+    _say(f"{len(rows)} claims: {ledger.counted(rows)}")
+
+
+def _plan(name: str | None) -> None:
+    """A line for each claim with missing runs, in the order in which they are made."""
+    from lessons.kit.training import claims as ledger
+
+    wanted = ledger.missing([name] if name else ())
+    for claim in dict.fromkeys(each.name for each in wanted):
+        own = [each for each in wanted if each.name == claim]
+        arms = ", ".join(dict.fromkeys(each.arm.name for each in own))
+        _say(f"{claim:<26}{len(own):3} runs {sum(w.minutes for w in own):5.0f} min  {arms}")
+    _say(f"{len(wanted)} runs, {sum(each.minutes for each in wanted) / 60:.1f} hours on one thread")
 
 
 @app.command()

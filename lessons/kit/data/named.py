@@ -26,7 +26,7 @@ from lessons.kit.data.types import Category, DataSet
 from lessons.kit.errors import LessonsError
 
 FORMS = (
-    "scenes, scenes:SEED, four_scenes, nuclei, nuclei:all, nuclei:PATH, pennfudan, "
+    "scenes, scenes:SEED, four_scenes, wide_scenes, nuclei, nuclei:all, nuclei:PATH, pennfudan, "
     "pennfudan:PATH, coco, coco:PATH, ten_coco"
 )
 """The names, as the command line's help and its errors say them."""
@@ -35,7 +35,8 @@ FORMS = (
 def data_set(name: str, split: str = "train", size: int = 128, count: int | None = None) -> DataSet:
     """A split of a data set by name, at most its first `count` samples.
 
-    `name` is "scenes", "nuclei", "pennfudan" or "coco", whose splits share no image, or
+    `name` is "scenes", "wide_scenes" (with things of very different sizes), "nuclei",
+    "pennfudan" or "coco", whose splits share no image, or
     "four_scenes" or "ten_coco" (the first four scenes, the first ten COCO images), which are
     the same in both splits: they are there to be learned by heart. "scenes:SEED" are 200 scenes
     of another seed, "nuclei:all" every nuclei image that is there, "nuclei:PATH",
@@ -204,6 +205,9 @@ _SPLIT: dict[str, Callable[[bool, int], DataSet]] = {
         Scenes.train(size=size) if training else Scenes.validation(size=size)
     ),
     "four_scenes": lambda training, size: Scenes.train(4, size=size),
+    "wide_scenes": lambda training, size: (
+        Scenes.train(size=size, wide=True) if training else Scenes.validation(size=size, wide=True)
+    ),
     "nuclei": lambda training, size: Nuclei("train" if training else "test"),
     "pennfudan": lambda training, size: PennFudan("train" if training else "test"),
     "coco": _coco,
@@ -218,6 +222,7 @@ _WHOLE: dict[str, Callable[[str, int], DataSet]] = {
 _CATEGORIES = {
     "scenes": Scenes.categories,
     "four_scenes": Scenes.categories,
+    "wide_scenes": Scenes.categories,
     "nuclei": Nuclei.categories,
     "pennfudan": PennFudan.categories,
 }

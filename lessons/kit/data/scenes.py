@@ -9,7 +9,8 @@ apart, is one crowd.
 How a scene is made: things are composed in unit coordinates and painted from far to near on
 a supersampled image and, with the same shapes, on an image of ids. The ids at the centres of
 the pixels are the masks. Sky, water, texture and light are added in numpy at the final size.
-No random number depends on the size, so a scene is the same picture at every size.
+No random number depends on the size, so a scene is the same picture at every size. Wide scenes
+are the same landscapes with things from a third to twice as large.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ SHEEP, TREE, HOUSE, BALLOON, SKY, MOUNTAIN, MEADOW, LAKE = range(8)
 FIRST_THING = 8  # ids: 4 … 7 are the stuff classes, 8, 9, … the things from far to near
 SUPERSAMPLING = 3  # odd, so that one of the small pixels lies at the centre of each pixel
 SMALLEST = 12 / 128**2  # what is visible on a smaller share of the image is void
+WIDE = 1 / 3, 2.0  # the factors of the sizes in wide scenes, all equally likely by their logarithm
 
 
 @dataclass(frozen=True)
@@ -208,23 +210,34 @@ class _Pen:
 
 
 class Scenes(Sequence[Sample]):
-    """The first `count` scenes of the series `seed`, each drawn when it is asked for."""
+    """The first `count` scenes of the series `seed`, each drawn when it is asked for.
+
+    In `wide` ones the things differ much more in size: their areas by a factor of 36.
+    """
 
     categories = CATEGORIES
 
-    def __init__(self, seed: int = 0, count: int = 200, size: int | tuple[int, int] = 128):
+    def __init__(
+        self,
+        seed: int = 0,
+        count: int = 200,
+        size: int | tuple[int, int] = 128,
+        wide: bool = False,
+    ):
         _check_not_negative(seed=seed, count=count)
-        self.seed, self.count, self.size = seed, count, _check_size(size)
+        self.seed, self.count, self.size, self.wide = seed, count, _check_size(size), wide
 
     @classmethod
-    def train(cls, count: int = 4000, size: int | tuple[int, int] = 128) -> "Scenes":
+    def train(
+        cls, count: int = 4000, size: int | tuple[int, int] = 128, wide: bool = False
+    ) -> "Scenes":
         """The training split: seed 0."""
-        return cls(seed=0, count=count, size=size)
+        return cls(seed=0, count=count, size=size, wide=wide)
 
     @classmethod
-    def validation(cls, size: int | tuple[int, int] = 128) -> "Scenes":
+    def validation(cls, size: int | tuple[int, int] = 128, wide: bool = False) -> "Scenes":
         """The validation split: seed 1, scenes 0 … 199."""
-        return cls(seed=1, count=200, size=size)
+        return cls(seed=1, count=200, size=size, wide=wide)
 
     def __len__(self) -> int:
         return self.count
@@ -232,12 +245,13 @@ class Scenes(Sequence[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not -self.count <= index < self.count:
             raise IndexError(f"index {index} is outside of the {self.count} scenes")
-        return scene(self.seed, index % self.count, self.size)
+        return scene(self.seed, index % self.count, self.size, self.wide)
 
 
-def scene(seed: int, index: int, size: int | tuple[int, int] = 128) -> Sample:
+def scene(seed: int, index: int, size: int | tuple[int, int] = 128, wide: bool = False) -> Sample:
     """Scene number `index` of the series `seed`; `size` is (height, width) or both in one.
 
+    A `wide` one is the same landscape with other sizes of the things.
     Raises ValueError for a negative seed or index and for a side shorter than 32 pixels.
     """
     _check_not_negative(seed=seed, index=index)
@@ -255,6 +269,8 @@ def scene(seed: int, index: int, size: int | tuple[int, int] = 128) -> Sample:
     _draw_tufts(canvas)
     _draw_flowers(canvas, hills)
     things = _compose(canvas, hills)
+    if wide:  # by a generator of its own: the other scene stays as it is
+        _vary_sizes(np.random.default_rng([seed, index, 1]), things)
     for id, thing in enumerate(things, start=FIRST_THING):
         thing.draw(_Pen(canvas, thing, id))
 
@@ -322,6 +338,13 @@ def _compose(canvas: _Canvas, hills: np.ndarray) -> list[_Thing]:
         y = foot(x, 0.08, 0.13, reach=0.2)
         things.append(_Thing(SHEEP, _draw_crowd, x, y, 0.3, is_crowd=True))
     return sorted(things, key=lambda thing: (thing.label != BALLOON, thing.y))
+
+
+def _vary_sizes(rng: np.random.Generator, things: list[_Thing]) -> None:
+    """Make each thing larger or smaller by a factor of its own, on the same foot."""
+    for thing in things:
+        if not thing.is_crowd:
+            thing.size *= float(np.exp(rng.uniform(*np.log(WIDE))))
 
 
 def _flock(

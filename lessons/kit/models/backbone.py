@@ -55,6 +55,24 @@ class Backbone(nn.Module):
         return features
 
 
+class Finer(nn.Module):
+    """A backbone without its coarsest stage: features of strides 4, 4, 8 and 16, for example.
+
+    The first of them comes twice, so that what reads all but the first reads one stride finer.
+    """
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+        self.channels = [backbone.channels[0], *backbone.channels[:-1]]
+        self.strides = (backbone.strides[0], *backbone.strides[:-1])
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Features, with `channels` channels each."""
+        features = self.backbone(images)
+        return [features[0], *features[:-1]]
+
+
 GROUP = 16
 """Channels that GroupNorm normalises together."""
 

@@ -92,7 +92,7 @@ def _fill(folder: Path, run: Run, state: dict[str, Tensor], weights: bool) -> di
         "seconds": round(run.seconds, 1),
         "peak_memory": run.peak_memory,
         "date": date.today().isoformat(),
-        "versions": {"python": sys.version.split()[0]} | _versions(),
+        "versions": {"python": sys.version.split()[0]} | versions(),
         "history": run.history,
     }
     if weights:
@@ -140,7 +140,7 @@ def must_be_small(name: str, state: Mapping[str, Tensor]) -> None:
         raise LessonsError(f"the weights of {name} take {size / 2**20:.1f} MB, 4 MB are allowed")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     found = {}
     for package in VERSIONS:
         try:
