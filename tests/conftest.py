@@ -103,3 +103,15 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lessons.tiny", tiny_training)
     places.RECORDED.mkdir()
     return places.RECORDED
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The times of widgets' frames, which tests/browser takes and does not judge."""
+    kept = (
+        line
+        for report in terminalreporter.stats.get("passed", ())
+        for name, line in report.user_properties
+        if name == "frames"
+    )
+    for line in kept:
+        terminalreporter.write_line(f"a frame in the browser, {line}")

@@ -9,7 +9,8 @@ import base64
 import io
 import textwrap
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -19,6 +20,7 @@ from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 from PIL import Image
 from scipy import ndimage
 from torch import Tensor
@@ -32,6 +34,7 @@ LINE_STYLES = ("-", "--", "-.", ":")
 SHOWN = 90  # dots per inch of a picture as it is shown …
 DOTS_PER_INCH = 110, 160  # … and as it is stored, sharp on any screen …
 STEPS = 8, 6  # … with channels that are multiples of it, which nobody sees in a photograph
+MARGIN = 0.08  # inches around a picture
 LARGE = 60_000  # the second of both where the first takes no more bytes than this
 FLAT = 1e-3  # a colour that covers this share of a picture means something and stays exact
 OWED: set[str] = set()
@@ -74,26 +77,50 @@ class captioned:  # noqa: N801 - reads as the verb it is at the end of a cell
         plt.close(figure)
 
     def png(self) -> bytes:
-        """The picture with the caption below it, as a PNG."""
+        """The picture with the caption below it, as a PNG that is small to store."""
+        with self._caption_below():
+            for self.dots, step in zip(DOTS_PER_INCH, STEPS, strict=False):
+                picture = self._drawn(step)
+                if len(picture) > LARGE:
+                    break
+        return picture
+
+    def quick_png(self) -> bytes:
+        """The same picture, drawn once and packed in a hurry: for a widget, not to be stored."""
+        self.dots, drawn = DOTS_PER_INCH[0], io.BytesIO()
+        with self._caption_below() as box:
+            self.figure.savefig(
+                drawn, dpi=self.dots, bbox_inches=box, pil_kwargs={"compress_level": 1}
+            )
+        return drawn.getvalue()
+
+    def bundle(self, quick: bool = False) -> tuple[dict[str, str], dict[str, dict]]:
+        """The picture as Jupyter takes it: its data, and as metadata its width and caption."""
+        png = self.quick_png() if quick else self.png()
+        width = int.from_bytes(png[16:20], "big") * SHOWN // self.dots
+        data = {"image/png": base64.b64encode(png).decode()}
+        return data, {"image/png": {"alt": self.caption, "width": width}}
+
+    @contextmanager
+    def _caption_below(self) -> Iterator[Bbox]:
+        """The caption in the figure for a while; the box of both, in inches, with a margin."""
         box = self.figure.get_tightbbox()  # what is drawn, in inches
         width, height = self.figure.get_size_inches()
         lines = textwrap.fill(self.caption, max(40, int(box.width * 14.5)))
         x, y = box.x0 / width, (box.y0 - 0.1) / height
         text = self.figure.text(x, y, lines, va="top", color="#555555", fontsize=9)
         try:
-            for self.dots, step in zip(DOTS_PER_INCH, STEPS, strict=False):
-                picture = self._drawn(step)
-                if len(picture) > LARGE:
-                    break
+            inches = self.figure.dpi_scale_trans.inverted()
+            below = text.get_window_extent().transformed(inches)
+            yield Bbox.union([box, below]).padded(MARGIN)
         finally:
             text.remove()
-        return picture
 
     def _drawn(self, step: int) -> bytes:
         """The picture at so many `dots` an inch, its channels in steps."""
         drawn = io.BytesIO()
-        options = {"bbox_inches": "tight", "pad_inches": 0.08, "pil_kwargs": {"compress_level": 0}}
-        self.figure.savefig(drawn, dpi=self.dots, **options)
+        options = {"bbox_inches": "tight", "pad_inches": MARGIN}
+        self.figure.savefig(drawn, dpi=self.dots, pil_kwargs={"compress_level": 0}, **options)
         with Image.open(drawn) as picture:
             pixels = _coarse(np.asarray(picture.convert("RGB")), step)
         # The one is small for photographs, the other for plots; both take milliseconds.
@@ -101,11 +128,8 @@ class captioned:  # noqa: N801 - reads as the verb it is at the end of a cell
         return min((_encoded(pixels, way, self.dots) for way in ways), key=len)
 
     def _ipython_display_(self):
-        png = self.png()
-        width = int.from_bytes(png[16:20], "big") * SHOWN // self.dots
-        metadata = {"image/png": {"alt": self.caption, "width": width}}
-        picture = {"image/png": base64.b64encode(png).decode()}
-        display(picture, metadata=metadata, raw=True)
+        data, metadata = self.bundle()
+        display(data, metadata=metadata, raw=True)
 
 
 def _encoded(pixels: UInt8[np.ndarray, "h w 3"], way: int, dots: int) -> bytes:

@@ -21,6 +21,7 @@ from lessons.kit.guard import held, write_whole
 from lessons.kit.notebooks.executing import execute, kill_kernels
 from lessons.kit.notebooks.reading import METADATA, read_notebook
 
+VIEW = "application/vnd.jupyter.widget-view+json"
 KEPT = ("tags", "nbgrader", "lines_to_next_cell")
 """The metadata of a cell that are an author's; the rest are an editor's."""
 
@@ -157,6 +158,7 @@ def _run(
     start = time.perf_counter()
     error = execute(notebook, path.parent, build / f"{path.stem}.log", advance, threads)
     seconds = time.perf_counter() - start
+    _without_bare_views(notebook)
     write_whole(build / path.name, nbformat.writes(notebook) + "\n")
     page, _ = HTMLExporter(
         template_file="page.html.j2", extra_loaders=[DictLoader({"page.html.j2": PAGE})]
@@ -213,12 +215,27 @@ def save_outputs(
 
 def _without_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook without what differs from run to run and from editor to editor."""
+    _without_bare_views(notebook)
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in KEPT}
         for output in cell.get("outputs", ()):
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            output.get("data", {}).pop(VIEW, None)
     return notebook
+
+
+def _without_bare_views(notebook: nbformat.NotebookNode) -> None:
+    """Take out widgets that stand there without a text: those of `play`, which need a kernel.
+
+    The picture that belongs to them is an output of its own.
+    """
+    outputs = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [each for each in cell.outputs if {*each.get("data", ())} != {VIEW}]
+            outputs += cell.outputs
+    if not any(VIEW in output.get("data", ()) for output in outputs):
+        notebook.metadata.pop("widgets", None)  # their state
 
 
 def notebook_title(notebook: nbformat.NotebookNode) -> str:
