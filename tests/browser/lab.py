@@ -27,7 +27,7 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is on the page
 }
 PLACES = ["CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR"]
-START_SECONDS, CONTROLS_SECONDS, LOOK_SECONDS = 60, 20, 10
+PATIENCE_SECONDS, LOOK_SECONDS = 90, 10  # a machine may be busy
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def jupyterlab(folder: Path) -> Iterator[str]:
 
 
 def _address(runtime: Path, server: subprocess.Popen, log: Path) -> str:
-    end = time.monotonic() + START_SECONDS
+    end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end and server.poll() is None:
         for found in runtime.glob("jpserver-*.json"):
             try:
@@ -80,8 +80,9 @@ def browsed(address: str) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         try:
             page = browser.new_page(viewport={"width": 1400, "height": 1000})
+            page.set_default_timeout(1000 * PATIENCE_SECONDS)
             page.goto(f"{address}lab?reset")
-            page.wait_for_function("window.jupyterapp", timeout=1000 * START_SECONDS)
+            page.wait_for_function("window.jupyterapp")
             page.evaluate("jupyterapp.restored")
             yield page
         finally:
@@ -128,7 +129,7 @@ class Notebook:
         self.page.evaluate("jupyterapp.shell.currentWidget.sessionContext.ready")
         self._do("notebook:run-all-cells")
         assert self.errors() == []
-        self.controls.first.wait_for(timeout=1000 * CONTROLS_SECONDS)
+        self.controls.first.wait_for()
 
     @property
     def controls(self):
