@@ -149,6 +149,8 @@ DICE = Exercise(
 
 def set_answers(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Class logits, labels and mask costs: queries that are unsure, sure, and far too sure."""
+    p = torch.tensor([[0.9, 0.05, 0.05], [0.5, 0.001, 0.499]])
+    yield p.log(), torch.tensor([0, 1]), torch.full((2, 2), 0.1)
     certain = torch.tensor([[300.0, -300, 0], [-300, 300, 0], [-300, -300, 300.0]])
     yield certain, torch.tensor([1, 0]), torch.tensor([[0.1, 0.6], [0.7, 0.1], [0.2, 0.3]])
     for q, n, k, scale in (
