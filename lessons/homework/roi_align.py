@@ -319,14 +319,6 @@ def matrix_of_nearest_cells(start, size, bins, n, length):
     return (nearest * counts[:, None]).view(bins, n, length).mean(1)
 
 
-@mistake(
-    "rows and columns exchanged",
-    "The right numbers, turned: one row for each bin, one column for each cell.",
-)
-def matrix_turned(start, size, bins, n, length):
-    return matrix(start, size, bins, n, length).mean(1).T.contiguous()
-
-
 MATRIX = Exercise(
     axis_matrix,
     axes,
@@ -340,7 +332,6 @@ MATRIX = Exercise(
         matrix_not_pulled,
         matrix_of_means_of_some,
         matrix_of_nearest_cells,
-        matrix_turned,
     ],
 )
 

@@ -96,7 +96,7 @@ def edited(function: Callable, measure: Callable, budget: float = math.inf) -> l
 
 
 def counted(function: Callable, measure: Callable) -> Callable:
-    """The function itself, with ten times the turns that `measure` finds in its loops, and no more.
+    """The function itself, with twice the turns that `measure` finds in its loops, and no more.
 
     Without limit where its source is not at hand.
     """
@@ -111,7 +111,7 @@ def counted(function: Callable, measure: Callable) -> Callable:
         measure(whole)
     except Exception:
         return function
-    turns.limit = 10 * turns.most + 100
+    turns.limit = 2 * turns.most + 2
     return whole
 
 

@@ -71,6 +71,7 @@ EDITS = {
     "product": "A sum stands where a product belongs, or the other way round.",
     "activation": "Sigmoid and softmax are exchanged.",
     "logarithm": "A logarithm stands where its inverse belongs, or the other way round.",
+    "probability": "A probability, its logarithm, a logit: one stands where another belongs.",
     "power": "A square stands where a root belongs, or the other way round.",
     "transposed": "Rows and columns are exchanged somewhere on the way.",
     "switch": "An option is on where it should be off, or the other way round.",
@@ -116,6 +117,7 @@ LOOK_AT = {
     "product": "sum and product",
     "activation": "sigmoid and softmax",
     "logarithm": "logarithms",
+    "probability": "probabilities and their logarithms",
     "power": "squares and roots",
     "name": "the names that it uses",
 }
