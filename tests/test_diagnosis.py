@@ -153,6 +153,17 @@ def test_an_edit_that_never_ends_is_cut_off():
     assert "look at its comparison" in judge(exercise, strict).place
 
 
+def test_an_altered_argument_that_never_ends_is_cut_off():
+    def halvings(n, factor):
+        steps = 0
+        while n > 1:
+            n, steps = n / factor, steps + 1
+        return steps
+
+    exercise = exercise_of(halvings, lambda generator: [(n, 2) for n in (5, 8, 100)])
+    assert judge(exercise, lambda n, factor: halvings(n, 4)).hint  # a factor of 1 never ends
+
+
 def test_a_slow_answer_is_not_waited_for():
     """All edits together have so many turns, whatever each of them would take."""
     turns = []
@@ -216,6 +227,43 @@ def test_help_comes_by_different_attempts(capsys):
     capsys.readouterr()
     check(times_four)
     assert "One small change in your line 5 makes it right" in capsys.readouterr().out
+
+
+def test_lines_and_answer_come_on_request(capsys):
+    check = homework().check
+    check.lines("weighted")
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(lines) == sorted(
+        [
+            "total = torch.zeros(values.shape[1], dtype=values.dtype)",
+            "for row, weight in zip(values, weights, strict=True):",
+            "if weight > 0:",
+            "total = total + weight * row ** power",
+            "return total",
+        ]
+    )
+    assert lines[-1] != "return total" or lines[0] != sorted(lines)[-1]
+    check.lines("weighted")
+    assert capsys.readouterr().out.splitlines() == lines
+    check(wrong(2)), check(wrong(2)), check(wrong(3))
+    assert "More help" not in capsys.readouterr().out
+    check.answer("weighted")
+    assert capsys.readouterr().out == (
+        "○ weighted: the answer comes after one more attempt; check.lines helps before\n"
+    )
+    check(wrong(4))
+    capsys.readouterr()
+    check.answer("weighted")
+    shown = capsys.readouterr().out
+    assert shown.startswith("def weighted(values, weights, power):\n")
+    assert "given values = [[2., 1.], [4., 3.]], weights = [1., 0.], power = 1, what" in shown
+    assert "[2., 1.]" not in shown.split("what")[1]
+    check.near("weighted")
+    assert capsys.readouterr().out.endswith("it returns [2., 1.]\n")
+    check(wrong(5))
+    assert 'More help: check.lines("weighted")' in capsys.readouterr().out
+    with pytest.raises(KeyError, match="no exercise area"):
+        check.lines("area")
 
 
 def test_what_parses_alike_is_one_attempt():

@@ -91,14 +91,6 @@ def soft_sigma_squared(boxes, scores, sigma):
 
 
 @mistake(
-    "twice sigma",
-    "Your scores fall too slowly: there is no 2 in this exponent.",
-)
-def soft_two_sigma(boxes, scores, sigma):
-    return soft_search(boxes, scores, lambda iou: torch.exp(-iou.square() / (2 * sigma)))
-
-
-@mistake(
     "the order of the first scores",
     "You sort once and go down that list. After one step the scores are others: who is best now?",
 )
@@ -165,7 +157,6 @@ SOFT = Exercise(
         soft_not_squared,
         soft_linear,
         soft_sigma_squared,
-        soft_two_sigma,
         soft_planned,
         soft_in_order_taken,
         soft_worst_first,
@@ -249,14 +240,6 @@ def giou_sum_for_union(boxes, others):
 
 
 @mistake(
-    "the loss",
-    "A box has 0 with itself in yours: that is the loss, 1 − GIoU. The overlap was asked for.",
-)
-def giou_as_loss(boxes, others):
-    return 1 - giou(boxes, others)
-
-
-@mistake(
     "without the intersection only",
     "You subtract all of C that is outside of the intersection. What neither box covers "
     "is less than that.",
@@ -278,7 +261,6 @@ GIOU = Exercise(
         giou_added,
         giou_not_clamped,
         giou_sum_for_union,
-        giou_as_loss,
         giou_intersection,
     ],
 )

@@ -110,23 +110,6 @@ def padded_band(masks, width):
 
 
 @mistake(
-    "the band is one pixel wide",
-    "Right for width 1 only. How many layers of pixels have to come off?",
-)
-def band_too_thin_iou(predictions, targets, width):
-    return boundary_iou(predictions, targets, 1)
-
-
-@mistake(
-    "one layer too many",
-    "Your band is one pixel too wide. How many moves is the outermost pixel of a mask from "
-    "the outside?",
-)
-def band_too_wide_iou(predictions, targets, width):
-    return boundary_iou(predictions, targets, width + 1)
-
-
-@mistake(
     "the interior",
     "You compare what lies inside the bands. The band is what is left of the mask without "
     "its interior.",
@@ -166,8 +149,6 @@ BOUNDARY = Exercise(
         whole_mask_iou,
         outer_band_iou,
         edge_forgotten_iou,
-        band_too_thin_iou,
-        band_too_wide_iou,
         interior_iou,
         diamond_iou,
     ],
@@ -210,14 +191,6 @@ def voc_second_choice(iou, threshold):
 
 
 @mistake(
-    "> for ≥ at the threshold",
-    "Almost: an IoU that equals the threshold is a match too.",
-)
-def voc_strict(iou, threshold):
-    return match_voc(torch.where(iou == threshold, 0, iou), threshold)
-
-
-@mistake(
     "the last of equal favourites",
     "Two things have the same IoU with a detection, and you take the last. The first was "
     "asked for.",
@@ -256,7 +229,6 @@ VOC = Exercise(
     mistakes=[
         voc_twice,
         voc_second_choice,
-        voc_strict,
         voc_last_of_equals,
         voc_last_first,
         voc_by_column,
@@ -459,14 +431,6 @@ def f1_score(hits, count, num_targets):
 
 
 @mistake(
-    "> for ≥",
-    "Your cut throws away the detections whose score is the threshold itself. At least: ≥.",
-)
-def cut_strict(*arguments):
-    return search(*arguments, f1_score, keep=torch.gt)
-
-
-@mistake(
     "the arithmetic mean",
     "You average precision and recall. F₁ is their harmonic mean, which is closer to the "
     "smaller of the two.",
@@ -516,7 +480,6 @@ CUT = Exercise(
     minutes=20,
     stretch=True,
     mistakes=[
-        cut_strict,
         cut_through_ties,
         cut_arithmetic,
         cut_precision,

@@ -518,9 +518,6 @@ SHIFT = Exercise(
             "the radius without its square",
             "You compare the squared distance with the radius itself.",
         )(shifted(within_root)),
-        mistake("a diameter", "Your neighbourhood is half as wide: `radius` is not the diameter.")(
-            shifted(within_half)
-        ),
         mistake(
             "a gaussian",
             "You weigh all votes with a gaussian, a mean shift too. Asked for is the plain mean of "

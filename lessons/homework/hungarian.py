@@ -566,14 +566,6 @@ def only_epsilon(cost, epsilon):
 
 
 @mistake(
-    "ε twice",
-    "Your price rises by 2 ε more than the difference. Once is enough.",
-)
-def second_in_full(cost, epsilon):
-    return bidding(cost, epsilon, raise_by=lambda least, second, e: (second - least).abs() + 2 * e)
-
-
-@mistake(
     "the last buyer first",
     "Of those who have nothing you serve the one of highest number. Whose turn is it?",
 )
@@ -662,7 +654,6 @@ AUCTION = Exercise(
     mistakes=[
         no_epsilon,
         only_epsilon,
-        second_in_full,
         last_buyer_first,
         in_turn,
         dearest_good,

@@ -205,11 +205,6 @@ AGNOSTIC = Exercise(
             "pixels in the lecture's formula?",
         )(agnostic(loss=pixels_summed_loss)),
         mistake(
-            "hard targets",
-            "You round the targets to 0 and 1. RoIAlign made them soft at the outline, and there "
-            "½ is an answer.",
-        )(agnostic(loss=hard_loss)),
-        mistake(
             "a sigmoid too many",
             "Your loss squeezes the logits twice. Which form of the cross-entropy takes "
             "probabilities, and which logits?",
@@ -585,11 +580,6 @@ RESCORE = Exercise(
             "in P, and what is only in the union?",
         )(quotient(lambda true, missed, area: true + missed, lambda true, missed, area: area)),
         mask_believed,
-        mistake("> for ≥ at ½", "Almost: a pixel of exactly ½ belongs to P.")(
-            quotient(
-                lambda true, missed, area: true, lambda true, missed, area: area + missed, True
-            )
-        ),
         score_forgotten,
         nan_for_nothing,
         one_for_all,

@@ -14,7 +14,7 @@ from lessons.homework.answers.roi_align import (
     shifted_boxes,
 )
 from lessons.homework.answers.roi_align_turns import align_bin, bilinear, pool_by_loops
-from lessons.kit.homework import Exercise, Homework, Mistake
+from lessons.kit.homework import Exercise, Homework, mistake
 
 
 def uniform(generator: torch.Generator, low: float, high: float) -> float:
@@ -60,6 +60,10 @@ def pooled_by(start, stop, of=torch.amax, grows=1):
     return pool
 
 
+@mistake(
+    "rows and columns exchanged",
+    "The right numbers, turned: i counts the rows of bins and y, j the columns and x.",
+)
 def pooled_turned(f, box, bins):
     return pool_by_loops(f, box, bins).T.contiguous()
 
@@ -69,26 +73,19 @@ POOL = Exercise(
     boxes_to_pool,
     tolerance=1e-5,
     mistakes=[
-        Mistake(
+        mistake(
             "bins that share no cell",
-            pooled_by(floor, lambda x: max(floor(x), 1)),
             "Your bins end too early: they are rounded outwards, and neighbours may share cells.",
-        ),
-        Mistake(
+        )(pooled_by(floor, lambda x: max(floor(x), 1))),
+        mistake(
             "one cell too many",
-            pooled_by(floor, lambda x: ceil(x) + 1),
             "Your bins reach one row and one column too far: a slice leaves its end out already.",
-        ),
-        Mistake(
+        )(pooled_by(floor, lambda x: ceil(x) + 1)),
+        mistake(
             "mean for maximum",
-            pooled_by(floor, ceil, of=torch.mean),
             "The right cells, and their mean. Which of them does RoI Pooling keep?",
-        ),
-        Mistake(
-            "rows and columns exchanged",
-            pooled_turned,
-            "The right numbers, turned: i counts the rows of bins and y, j the columns and x.",
-        ),
+        )(pooled_by(floor, ceil, of=torch.mean)),
+        pooled_turned,
     ],
 )
 
@@ -122,14 +119,26 @@ def read_by(weight, order=lambda y, x: (y, x)):
     return read
 
 
+@mistake(
+    "the nearest cell",
+    "You read one cell, the nearest. Between cells all four count.",
+)
 def read_nearest(f, y, x):
     return f[floor(y + 0.5), floor(x + 0.5)]
 
 
+@mistake(
+    "the cell above on the left",
+    "You read one cell, above and left of the point. Between cells all four count.",
+)
 def read_upper_left(f, y, x):
     return f[floor(y), floor(x)]
 
 
+@mistake(
+    "along one axis only",
+    "Right on a row. Between two rows the one below counts as well: how much?",
+)
 def read_one_axis(f, y, x):
     left = floor(x)
     return (left + 1 - x) * f[floor(y), left] + (x - left) * f[floor(y), left + 1]
@@ -140,32 +149,17 @@ BILINEAR = Exercise(
     points,
     tolerance=1e-5,
     mistakes=[
-        Mistake(
+        mistake(
             "the far cell weighs more",
-            read_by(lambda distance: distance),
             "Your weights are on the wrong side: a point that lies on a cell should read that cell "
             "alone.",
+        )(read_by(lambda distance: distance)),
+        mistake("x for y", "The right kind of sum at another point: f[p, q] has the row first.")(
+            read_by(lambda d: 1 - d, order=lambda y, x: (x, y))
         ),
-        Mistake(
-            "x for y",
-            read_by(lambda d: 1 - d, order=lambda y, x: (x, y)),
-            "The right kind of sum at another point: f[p, q] has the row first.",
-        ),
-        Mistake(
-            "the nearest cell",
-            read_nearest,
-            "You read one cell, the nearest. Between cells all four count.",
-        ),
-        Mistake(
-            "the cell above on the left",
-            read_upper_left,
-            "You read one cell, above and left of the point. Between cells all four count.",
-        ),
-        Mistake(
-            "along one axis only",
-            read_one_axis,
-            "Right on a row. Between two rows the one below counts as well: how much?",
-        ),
+        read_nearest,
+        read_upper_left,
+        read_one_axis,
     ],
 )
 
@@ -198,6 +192,10 @@ def aligned_by(offset=0.5, parts=lambda n: n, of=torch.mean, turned=False):
     return align
 
 
+@mistake(
+    "the diagonal alone",
+    "n points instead of n × n: each row of points has n of them.",
+)
 def aligned_along_the_diagonal(f, y0, x0, height, width, n):
     at = [(a + 0.5) / n for a in range(n)]
     return torch.stack([bilinear(f, y0 + u * height, x0 + u * width) for u in at]).mean()
@@ -208,32 +206,23 @@ BIN = Exercise(
     bins_to_align,
     tolerance=1e-5,
     mistakes=[
-        Mistake(
+        mistake(
             "samples at the corners",
-            aligned_by(offset=0.0),
             "Your samples sit at the upper left of their parts of the bin. Where should the only "
             "one be with n = 1?",
-        ),
-        Mistake(
+        )(aligned_by(offset=0.0)),
+        mistake(
             "sum for mean",
-            aligned_by(of=torch.sum),
             "The right readings, added up. On a map of ones, what should a bin return?",
-        ),
-        Mistake(
+        )(aligned_by(of=torch.sum)),
+        mistake(
             "maximum for mean",
-            aligned_by(of=torch.amax),
             "The right readings, and their maximum. Which of the two operators takes the mean?",
-        ),
-        Mistake(
-            "height and width exchanged",
-            aligned_by(turned=True),
-            "The bin is turned: height belongs to y, width to x.",
-        ),
-        Mistake(
-            "the diagonal alone",
-            aligned_along_the_diagonal,
-            "n points instead of n × n: each row of points has n of them.",
-        ),
+        )(aligned_by(of=torch.amax)),
+        mistake(
+            "height and width exchanged", "The bin is turned: height belongs to y, width to x."
+        )(aligned_by(turned=True)),
+        aligned_along_the_diagonal,
     ],
 )
 
@@ -242,6 +231,7 @@ BIN = Exercise(
 
 def axes(generator: torch.Generator) -> Iterator[tuple[float, float, int, int, int]]:
     """Boxes inside, across the edges and far outside; one bin, one sample, one cell."""
+    yield 0.25, 3.0, 2, 2, 4
     yield 1.25, 4.0, 2, 2, 8
     yield 0.0, 5.0, 5, 1, 7
     for bins, n, length in ((7, 2, 20), (3, 4, 9), (1, 1, 1), (14, 3, 16)):
@@ -263,41 +253,70 @@ def matrix(start, size, bins, n, length, offset=0.5, shift=0.0, outside=True, pu
     return (1 - distance.abs()).clamp(min=0).mul(counts[:, None]).view(bins, n, length)
 
 
+@mistake(
+    "sum for mean",
+    "Each row is too heavy by a constant factor. What should the weights of a bin that "
+    "lies inside the map sum to?",
+)
 def matrix_of_sums(start, size, bins, n, length):
     return matrix(start, size, bins, n, length).sum(1)
 
 
+@mistake(
+    "samples at the corners",
+    "Your samples sit at the beginning of their part of the bin. With one sample a bin, "
+    "where should it be?",
+)
 def matrix_at_bin_corners(start, size, bins, n, length):
     return matrix(start, size, bins, n, length, offset=0.0).mean(1)
 
 
+@mistake(
+    "half a cell off",
+    "You subtract half a cell. Here the centre of cell 0 is at 0 already.",
+)
 def matrix_half_a_cell_off(start, size, bins, n, length):
     return matrix(start, size, bins, n, length, shift=-0.5).mean(1)
 
 
+@mistake(
+    "the map never ends",
+    "Right inside the map. A box far outside of it still reads the last cell: when does a "
+    "sample count for nothing?",
+)
 def matrix_goes_on_outside(start, size, bins, n, length):
     return matrix(start, size, bins, n, length, outside=False).mean(1)
 
 
+@mistake(
+    "fading at the edge",
+    "Right inside the map. Samples just outside fade away, but they should read the "
+    "outermost cell in full: what has to happen to them first?",
+)
 def matrix_not_pulled(start, size, bins, n, length):
     return matrix(start, size, bins, n, length, pull=False).mean(1)
 
 
+@mistake(
+    "mean over only the samples that count",
+    "Near the edge your rows are too heavy: you divide by the samples that count. The mean "
+    "is over all n.",
+)
 def matrix_of_means_of_some(start, size, bins, n, length):
     at = start + (torch.arange(bins * n, dtype=torch.float64) + 0.5) * size / (bins * n)
     counts = ((at >= -1) & (at <= length)).view(bins, n).sum(1, keepdim=True)
     return matrix(start, size, bins, n, length).sum(1) / counts.clamp(min=1)
 
 
+@mistake(
+    "the nearest cell",
+    "Each of your samples reads one cell. Between two cells it should read both: how much of each?",
+)
 def matrix_of_nearest_cells(start, size, bins, n, length):
     at = start + (torch.arange(bins * n, dtype=torch.float64) + 0.5) * size / (bins * n)
     counts = (at >= -1) & (at <= length)
     nearest = F.one_hot(at.clamp(0, length - 1).round().long(), length).double()
     return (nearest * counts[:, None]).view(bins, n, length).mean(1)
-
-
-def matrix_turned(start, size, bins, n, length):
-    return matrix(start, size, bins, n, length).mean(1).T.contiguous()
 
 
 MATRIX = Exercise(
@@ -306,52 +325,13 @@ MATRIX = Exercise(
     points=4,
     minutes=25,
     mistakes=[
-        Mistake(
-            "sum for mean",
-            matrix_of_sums,
-            "Each row is too heavy by a constant factor. What should the weights of a bin that "
-            "lies inside the map sum to?",
-        ),
-        Mistake(
-            "samples at the corners",
-            matrix_at_bin_corners,
-            "Your samples sit at the beginning of their part of the bin. With one sample a bin, "
-            "where should it be?",
-        ),
-        Mistake(
-            "half a cell off",
-            matrix_half_a_cell_off,
-            "You subtract half a cell. Here the centre of cell 0 is at 0 already.",
-        ),
-        Mistake(
-            "the map never ends",
-            matrix_goes_on_outside,
-            "Right inside the map. A box far outside of it still reads the last cell: when does a "
-            "sample count for nothing?",
-        ),
-        Mistake(
-            "fading at the edge",
-            matrix_not_pulled,
-            "Right inside the map. Samples just outside fade away, but they should read the "
-            "outermost cell in full: what has to happen to them first?",
-        ),
-        Mistake(
-            "mean over only the samples that count",
-            matrix_of_means_of_some,
-            "Near the edge your rows are too heavy: you divide by the samples that count. The mean "
-            "is over all n.",
-        ),
-        Mistake(
-            "the nearest cell",
-            matrix_of_nearest_cells,
-            "Each of your samples reads one cell. Between two cells it should read both: how much "
-            "of each?",
-        ),
-        Mistake(
-            "rows and columns exchanged",
-            matrix_turned,
-            "The right numbers, turned: one row for each bin, one column for each cell.",
-        ),
+        matrix_of_sums,
+        matrix_at_bin_corners,
+        matrix_half_a_cell_off,
+        matrix_goes_on_outside,
+        matrix_not_pulled,
+        matrix_of_means_of_some,
+        matrix_of_nearest_cells,
     ],
 )
 
@@ -359,29 +339,52 @@ MATRIX = Exercise(
 
 
 def scaled_boxes(generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
+    yield torch.tensor([[8.0, 4.0, 24.0, 20.0]]), 1 / 4
     for n, scale in ((3, 1 / 4), (1, 1 / 32), (5, 1 / 16), (2, 1.0), (0, 1 / 8)):
         corner = 100 * torch.rand(n, 2, generator=generator)
         size = 2 / scale + 80 * torch.rand(n, 2, generator=generator)
         yield torch.cat([corner, corner + size], 1), scale
 
 
+@mistake(
+    "half a pixel of the image",
+    "You move by half a pixel of the image. It is half a cell that is missing, and the "
+    "boxes are in pixels: how many pixels is a cell?",
+)
 def shifted_by_half_a_pixel(boxes, spatial_scale):
     return boxes - 0.5
 
 
+@mistake(
+    "the other way",
+    "The right distance, the wrong direction. On which side of the right place does "
+    "aligned=False read (section 5 of the lesson)?",
+)
 def shifted_the_other_way(boxes, spatial_scale):
     return boxes + 0.5 / spatial_scale
 
 
+@mistake(
+    "times the scale",
+    "Check the unit of your shift: the scale is cells per pixel, and you need pixels.",
+)
 def shifted_by_scale(boxes, spatial_scale):
     return boxes - 0.5 * spatial_scale
 
 
+@mistake(
+    "the box grows",
+    "You move one corner, so the box becomes larger. What should happen to its size?",
+)
 def shifted_corner(boxes, spatial_scale):
     shift = boxes.new_tensor([0.5, 0.5, 0, 0]) / spatial_scale
     return boxes - shift
 
 
+@mistake(
+    "boxes in cells",
+    "You return cells. The operator multiplies by the scale itself and expects pixels.",
+)
 def shifted_in_cells(boxes, spatial_scale):
     return boxes * spatial_scale - 0.5
 
@@ -392,33 +395,11 @@ SHIFT = Exercise(
     points=3,
     minutes=10,
     mistakes=[
-        Mistake(
-            "half a pixel of the image",
-            shifted_by_half_a_pixel,
-            "You move by half a pixel of the image. It is half a cell that is missing, and the "
-            "boxes are in pixels: how many pixels is a cell?",
-        ),
-        Mistake(
-            "the other way",
-            shifted_the_other_way,
-            "The right distance, the wrong direction. On which side of the right place does "
-            "aligned=False read (section 5 of the lesson)?",
-        ),
-        Mistake(
-            "times the scale",
-            shifted_by_scale,
-            "Check the unit of your shift: the scale is cells per pixel, and you need pixels.",
-        ),
-        Mistake(
-            "the box grows",
-            shifted_corner,
-            "You move one corner, so the box becomes larger. What should happen to its size?",
-        ),
-        Mistake(
-            "boxes in cells",
-            shifted_in_cells,
-            "You return cells. The operator multiplies by the scale itself and expects pixels.",
-        ),
+        shifted_by_half_a_pixel,
+        shifted_the_other_way,
+        shifted_by_scale,
+        shifted_corner,
+        shifted_in_cells,
     ],
 )
 
@@ -427,7 +408,9 @@ SHIFT = Exercise(
 
 def errors(generator: torch.Generator) -> Iterator[tuple[Tensor, tuple, int, int, int]]:
     """Large and small boxes; one where several samples share a cell; one up to the last cell."""
-    yield torch.ones(1, 1, dtype=torch.float64), (1.0, 2.0, 2.5, 3.5), 1, 6, 7
+    one = torch.ones(1, 1, dtype=torch.float64)
+    yield one, (1.0, 0.0, 2.0, 1.0), 1, 2, 3  # between the last two columns
+    yield one, (1.0, 2.0, 2.5, 3.5), 1, 6, 7
     for bins, n, h, w in ((2, 2, 9, 12), (3, 1, 12, 7), (2, 3, 5, 6)):
         x0, y0 = uniform(generator, 0, w / 3), uniform(generator, 0, h / 3)
         x1, y1 = (
@@ -456,26 +439,51 @@ def handed_out(error, box, n, h, w, weigh=None, add=True, share=None, turned=Fal
     return heard
 
 
+@mistake(
+    "the last one wins",
+    "Where two samples share a cell, you keep what the second one says. What should happen "
+    "to the first? (`x[cells] += …` with a tensor of cells has the same trap.)",
+)
 def sent_without_adding(error, box, n, h, w):
     return handed_out(error, box, n, h, w, add=False)
 
 
+@mistake(
+    "the mean is forgotten",
+    "Too large by a constant factor. How much does one sample count in its output?",
+)
 def sent_without_mean(error, box, n, h, w):
     return handed_out(error, box, n, h, w, share=1.0)
 
 
+@mistake(
+    "the nearest cell only",
+    "Only the nearest cell hears of a sample. Who else was read?",
+)
 def sent_to_nearest(error, box, n, h, w):
     return handed_out(error, box, n, h, w, weigh=lambda dy, dx: float(dy < 0.5 and dx < 0.5))
 
 
+@mistake(
+    "four equal parts",
+    "The four cells of a sample share its error equally. Did they count equally?",
+)
 def sent_in_quarters(error, box, n, h, w):
     return handed_out(error, box, n, h, w, weigh=lambda dy, dx: 0.25)
 
 
+@mistake(
+    "the area on the wrong side",
+    "The farthest cell gets the most. Look again at the picture of the four areas.",
+)
 def sent_by_the_near_area(error, box, n, h, w):
     return handed_out(error, box, n, h, w, weigh=lambda dy, dx: dy * dx)
 
 
+@mistake(
+    "rows for columns",
+    "The errors arrive mirrored at the diagonal: which index of the error runs along y?",
+)
 def sent_to_the_turned_bin(error, box, n, h, w):
     return handed_out(error, box, n, h, w, turned=True)
 
@@ -486,37 +494,12 @@ BACK = Exercise(
     points=4,
     minutes=20,
     mistakes=[
-        Mistake(
-            "the last one wins",
-            sent_without_adding,
-            "Where two samples share a cell, you keep what the second one says. What should happen "
-            "to the first? (`x[cells] += …` with a tensor of cells has the same trap.)",
-        ),
-        Mistake(
-            "the mean is forgotten",
-            sent_without_mean,
-            "Too large by a constant factor. How much does one sample count in its output?",
-        ),
-        Mistake(
-            "the nearest cell only",
-            sent_to_nearest,
-            "Only the nearest cell hears of a sample. Who else was read?",
-        ),
-        Mistake(
-            "four equal parts",
-            sent_in_quarters,
-            "The four cells of a sample share its error equally. Did they count equally?",
-        ),
-        Mistake(
-            "the area on the wrong side",
-            sent_by_the_near_area,
-            "The farthest cell gets the most. Look again at the picture of the four areas.",
-        ),
-        Mistake(
-            "rows for columns",
-            sent_to_the_turned_bin,
-            "The errors arrive mirrored at the diagonal: which index of the error runs along y?",
-        ),
+        sent_without_adding,
+        sent_without_mean,
+        sent_to_nearest,
+        sent_in_quarters,
+        sent_by_the_near_area,
+        sent_to_the_turned_bin,
     ],
 )
 
@@ -525,6 +508,7 @@ BACK = Exercise(
 
 def rotated_boxes(generator: torch.Generator) -> Iterator[tuple]:
     """Not square, away from the middle of the map, by all kinds of angles."""
+    yield TINY[None].double(), (1.0, 1.0), (2.0, 1.0), torch.pi / 2, 2, 1
     for h, w, angle, bins, n in (
         (20, 24, 0.0, 2, 2),
         (20, 24, torch.pi / 2, 3, 1),
@@ -560,15 +544,28 @@ def turned_by(features, centre, size, angle, bins, n):
     return x, y
 
 
+@mistake(
+    "the other way round",
+    "You turn the other way. Compare the signs of the two sines: y points down.",
+)
 def turned_the_other_way(features, centre, size, angle, bins, n):
     return read_points(features, *turned_by(features, centre, size, -angle, bins, n), n)
 
 
+@mistake(
+    "degrees",
+    "Right for an angle of 0 only, and the box hardly turns. What is the angle's unit?",
+)
 def turned_by_degrees(features, centre, size, angle, bins, n):
     radians = angle * torch.pi / 180
     return read_points(features, *turned_by(features, centre, size, radians, bins, n), n)
 
 
+@mistake(
+    "where −1 and 1 are",
+    "The points are right, their translation for grid_sample is not. With which value of "
+    "align_corners are −1 and 1 the centres of the outermost cells?",
+)
 def turned_with_other_corners(features, centre, size, angle, bins, n):
     x, y = turned_by(features, centre, size, angle, bins, n)
     h, w = features.shape[1:]
@@ -577,6 +574,11 @@ def turned_with_other_corners(features, centre, size, angle, bins, n):
     return F.avg_pool2d(read, n)[0]
 
 
+@mistake(
+    "half a cell off",
+    "All of your points are half a cell off. With align_corners=False the value −1 is the "
+    "outer edge of cell 0, and the centre of cell 0 is at 0: how far apart are the two?",
+)
 def turned_half_a_cell_off(features, centre, size, angle, bins, n):
     x, y = turned_by(features, centre, size, angle, bins, n)
     h, w = features.shape[1:]
@@ -585,6 +587,10 @@ def turned_half_a_cell_off(features, centre, size, angle, bins, n):
     return F.avg_pool2d(read, n)[0]
 
 
+@mistake(
+    "x for y",
+    "grid_sample expects the pair in the order (x, y), and you give it the other one.",
+)
 def turned_with_x_for_y(features, centre, size, angle, bins, n):
     x, y = turned_by(features, centre, size, angle, bins, n)
     h, w = features.shape[1:]
@@ -593,10 +599,18 @@ def turned_with_x_for_y(features, centre, size, angle, bins, n):
     return F.avg_pool2d(read, n)[0]
 
 
+@mistake(
+    "the angle is not used",
+    "Right for an angle of 0 only: your box does not turn at all.",
+)
 def not_turned(features, centre, size, angle, bins, n):
     return read_points(features, *turned_by(features, centre, size, 0.0, bins, n), n)
 
 
+@mistake(
+    "about the corner",
+    "Your box turns about its corner. Which point should stay where it is?",
+)
 def turned_about_the_corner(features, centre, size, angle, bins, n):
     u, v = own_frame(features, size, bins, n)
     u, v = u + size[0] / 2, v + size[1] / 2
@@ -613,43 +627,13 @@ ROTATED = Exercise(
     minutes=30,
     stretch=True,
     mistakes=[
-        Mistake(
-            "the other way round",
-            turned_the_other_way,
-            "You turn the other way. Compare the signs of the two sines: y points down.",
-        ),
-        Mistake(
-            "degrees",
-            turned_by_degrees,
-            "Right for an angle of 0 only, and the box hardly turns. What is the angle's unit?",
-        ),
-        Mistake(
-            "where −1 and 1 are",
-            turned_with_other_corners,
-            "The points are right, their translation for grid_sample is not. With which value of "
-            "align_corners are −1 and 1 the centres of the outermost cells?",
-        ),
-        Mistake(
-            "half a cell off",
-            turned_half_a_cell_off,
-            "All of your points are half a cell off. With align_corners=False the value −1 is the "
-            "outer edge of cell 0, and the centre of cell 0 is at 0: how far apart are the two?",
-        ),
-        Mistake(
-            "x for y",
-            turned_with_x_for_y,
-            "grid_sample expects the pair in the order (x, y), and you give it the other one.",
-        ),
-        Mistake(
-            "the angle is not used",
-            not_turned,
-            "Right for an angle of 0 only: your box does not turn at all.",
-        ),
-        Mistake(
-            "about the corner",
-            turned_about_the_corner,
-            "Your box turns about its corner. Which point should stay where it is?",
-        ),
+        turned_the_other_way,
+        turned_by_degrees,
+        turned_with_other_corners,
+        turned_half_a_cell_off,
+        turned_with_x_for_y,
+        not_turned,
+        turned_about_the_corner,
     ],
 )
 

@@ -149,6 +149,8 @@ DICE = Exercise(
 
 def set_answers(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Class logits, labels and mask costs: queries that are unsure, sure, and far too sure."""
+    p = torch.tensor([[0.9, 0.05, 0.05], [0.5, 0.001, 0.499]])
+    yield p.log(), torch.tensor([0, 1]), torch.full((2, 2), 0.1)
     certain = torch.tensor([[300.0, -300, 0], [-300, 300, 0], [-300, -300, 300.0]])
     yield certain, torch.tensor([1, 0]), torch.tensor([[0.1, 0.6], [0.7, 0.1], [0.2, 0.3]])
     for q, n, k, scale in (
@@ -301,8 +303,8 @@ TURNED = Exercise(
 
 def priced_answers(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """As `set_answers`, with mask costs so close that the price of ∅ decides; also n > q."""
-    p = torch.tensor([[0.5, 0.4, 0.1], [0.58, 0.02, 0.4]])
-    yield p.log(), torch.tensor([0]), torch.tensor([[0.2], [0.2]])
+    p = torch.tensor([[0.4, 0.5, 0.1], [0.02, 0.58, 0.4]])
+    yield p.log(), torch.tensor([1]), torch.tensor([[0.2], [0.2]])
     for q, n, k in ((9, 5, 3), (12, 7, 4), (15, 6, 2), (4, 7, 3), (6, 6, 3), (20, 3, 4)):
         class_logits = 2 * torch.randn(q, k + 1, generator=generator)
         labels = torch.randint(k, (n,), generator=generator)
@@ -407,14 +409,6 @@ def sorted_by_segment(*arguments):
 
 
 @mistake(
-    "segments come first",
-    "The pairs are right, but the queries are to come first.",
-)
-def segments_first(*arguments):
-    return match_with_no_object(*arguments)[::-1]
-
-
-@mistake(
     "queries that say ∅ are left out",
     "You leave out the queries whose most probable answer is ∅. They may still be the "
     "cheapest: ∅ is a price here, not a veto.",
@@ -439,7 +433,6 @@ PRICED = Exercise(
         empty_for_each_segment,
         speakers_only,
         sorted_by_segment,
-        segments_first,
         first_class_is_empty,
         empty_pairs_kept,
         sure_of_a_class,

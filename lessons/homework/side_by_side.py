@@ -65,6 +65,17 @@ def absent_is_zero(first, second):
 
 
 @mistake(
+    "an absent score in the other's denominator",
+    "A system that lacks one of its numbers is no pair above, but it still counts below, with the "
+    "number that it has. Who takes part at all?",
+)
+def absent_below(first, second):
+    signs = [(s.double()[:, None] - s.double()).sign().nan_to_num() for s in (first, second)]
+    untied = [s.abs().sum() for s in signs]
+    return ((signs[0] * signs[1]).sum() / (untied[0] * untied[1]).sqrt()).item()
+
+
+@mistake(
     "ties agree",
     "A pair that both metrics tie counts as agreement, one that a single metric ties as "
     "disagreement. A tied pair is neither.",
@@ -157,6 +168,7 @@ AGREEMENT = Exercise(
     mistakes=[
         ties_in_the_denominator,
         absent_is_zero,
+        absent_below,
         ties_agree,
         untied_only,
         absent_in_the_pairs,

@@ -151,7 +151,7 @@ OPINION = Exercise(
 def far_and_near(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Circles and ellipses, near and far; pixels exactly at the centre, none at a kink."""
     tiny = torch.tensor([[[0.3, 1.0]], [[0.4, 0.5]]])
-    yield tiny, torch.zeros(2), torch.tensor([1.0])
+    yield tiny, torch.tensor([0.0, 0.2]), torch.tensor([1.0])
     for d, h, w, spread, dtype in (
         (1, 7, 9, 1.0, torch.float64),
         (2, 8, 5, 2.0, torch.float32),

@@ -13,7 +13,7 @@ import torch
 from edits_alive import alive
 from torch.nn import functional as F
 
-from lessons.kit.homework import judge
+from lessons.kit.homework import judge, later
 from lessons.kit.homework.sandbox import untouched
 from lessons.kit.homework.verdict import prepared
 from lessons.kit.homework.words import SHOWN_ELEMENTS, as_array, describe, parts_of
@@ -73,6 +73,14 @@ def test_the_first_input_is_tiny_and_told_whole(name, exercise):
         inputs, expected = prepared(homework_of(name).exercise(exercise))
     for value in (*inputs[0], expected[0].value):
         assert is_whole(value), describe(value)
+
+
+@pytest.mark.parametrize(("name", "exercise"), EXERCISES, ids=[each for _, each in EXERCISES])
+def test_each_exercise_has_lines_to_order_and_a_near_case(name, exercise):
+    each = homework_of(name).exercise(exercise)
+    assert later.answer(each).startswith(f"def {exercise}(") and later.lines(each)
+    near = later.near_case(each)
+    assert near and "given" in near[0] and near[1]
 
 
 # ---------------------------------------------------------------- more than one edit away

@@ -215,21 +215,28 @@ def factor_of(expected: Sequence[object], given: Sequence[object]) -> tuple[str,
     return None
 
 
-def factor_of_each(expected: Sequence[object], given: Sequence[object]) -> bool:
-    """Whether each result is off by a factor of its own, the same for all its numbers."""
+def factor_of_each(expected: Sequence[object], given: Sequence[object]) -> str | None:
+    """The kind where each result is off by a factor of its own, the same for all its numbers.
+
+    "factor of each", or "sign of some" where each factor is 1 or −1; else None.
+    """
     factors = []
     for one, other in zip(expected, given, strict=True):
         a, b = as_array(one), as_array(other)
         if a is None or b is None or a.shape != b.shape or a.dtype.kind != "f":
-            return False
+            return None
         there = np.isfinite(a) & (np.abs(a) > 1e-9)
         if there.sum() < 2 or len(np.unique(a[there])) < 2:
             continue
         with np.errstate(all="ignore"):
             ratio = np.asarray(b, dtype=float)[there] / a[there]
         if not np.allclose(ratio, ratio[0], rtol=1e-4) or not np.isfinite(ratio[0]):
-            return False
+            return None
         if not np.allclose(np.asarray(b, dtype=float)[~there], a[~there], equal_nan=True):
-            return False
+            return None
         factors.append(ratio[0])
-    return len(factors) >= 2 and any(abs(f - 1) > 1e-3 for f in factors)
+    if len(factors) < 2 or all(abs(f - 1) < 1e-3 for f in factors):
+        return None
+    if all(abs(abs(f) - 1) < 1e-3 for f in factors):
+        return "sign of some"
+    return "factor of each" if all(f > 1e-6 for f in factors) else None

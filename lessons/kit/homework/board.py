@@ -4,10 +4,12 @@ import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lessons.kit.homework import attempts, parts
+from lessons.kit.homework import attempts, later, parts
 from lessons.kit.homework.exercise import Exercise, Failing
 from lessons.kit.homework.verdict import judge
 from lessons.kit.homework.words import describe
+
+ANSWER = 3  # different attempts, and the answer is shown on request
 
 
 class Homework:
@@ -56,8 +58,10 @@ class Check:
 
     Help comes by attempts, so that the machine does not think for the student: first the failing
     case, at the second different attempt the property that is wrong, at the third the line of the
-    answer. What parses alike is no other attempt. `check.last` is the last failing case:
-    `arguments` by name, `expected` and `got`; a notebook shows it with its maps drawn.
+    answer, and from the fourth on it says that `check.lines(name)` gives the lines of the answer to
+    be put in order and `check.answer(name)` the answer. What parses alike is no other attempt.
+    `check.last` is the last failing case: `arguments` by name, `expected` and `got`; a notebook
+    shows it with its maps drawn.
     """
 
     def __init__(self, homework: Homework):
@@ -88,6 +92,8 @@ class Check:
         for needed, help_ in ((2, verdict.hint), (3, verdict.place)):
             if help_ and level >= needed and help_ not in line:
                 line += f". {help_}"
+        if level > ANSWER:
+            line += f'. More help: check.lines("{name}"), check.answer("{name}")'
         print("\n│ ".join([line, *verdict.printed]))
         if verdict.failing is not None:
             self.last = verdict.failing
@@ -95,6 +101,31 @@ class Check:
         if name in self.homework.turns:
             parts.settle(self.homework.lesson, submission, verdict.state == "passed")
         return submission if verdict.state == "passed" else exercise.reference
+
+    def lines(self, name: str) -> None:
+        """Print the lines of the answer, to be put in order. Raises KeyError for no exercise."""
+        print("\n".join(later.lines(self.homework.exercise(name))))
+
+    def answer(self, name: str) -> None:
+        """Print the answer, after some different attempts, and a near case to try it on.
+
+        Raises KeyError where there is no such exercise.
+        """
+        exercise = self.homework.exercise(name)
+        missing = ANSWER - len(self._attempts.get(name, []))
+        if missing > 0 and self.homework.states[name] != "passed":
+            tries = "one more attempt" if missing == 1 else f"{missing} more different attempts"
+            print(f"○ {name}: the answer comes after {tries}; check.lines helps before")
+            return
+        print(later.answer(exercise))
+        near = later.near_case(exercise)
+        if near is not None:
+            print(f'\n○ now {near[0]}what does it return? check.near("{name}") says it')
+
+    def near(self, name: str) -> None:
+        """Print what the near case of `answer` returns. Raises KeyError for no exercise."""
+        near = later.near_case(self.homework.exercise(name))
+        print(f"○ {name}: {near[0]}it returns {near[1]}" if near else f"○ {name}: no near case")
 
     def _level(self, name: str, submission: Callable) -> int:
         """How many different wrong attempts there were at an exercise, this one included."""

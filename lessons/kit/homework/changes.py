@@ -34,8 +34,8 @@ FUNCTIONS = [
     ("product", ("sum", "prod")),
     ("activation", ("sigmoid", "softmax")),
     ("logarithm", ("log", "exp")),
-    ("logarithm", ("softmax", "log_softmax")),
-    ("logarithm", ("sigmoid", "logsigmoid")),
+    ("probability", ("softmax", "log_softmax")),
+    ("probability", ("sigmoid", "logsigmoid")),
     ("power", ("sqrt", "square")),
 ]
 SYMBOLS = {

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lessons.kit.homework import alterations, hints
 from lessons.kit.homework.compare import difference
-from lessons.kit.homework.edits import Edit, edited, names_in
+from lessons.kit.homework.edits import Edit, counted, edited, names_in
 from lessons.kit.homework.exercise import Exercise
 from lessons.kit.homework.sandbox import Outcome, seed_everything
 from lessons.kit.homework.words import as_array, describe, one_line, parts_of
@@ -54,6 +54,7 @@ class _Known:
     """What an exercise's alterations come to, computed when they are first needed."""
 
     of_arguments: list[alterations.Alteration]
+    counted: Callable  # the reference, cut off where an altered argument makes it run for ever
     edits: list[Edit]
     outcomes: dict[tuple[str, int, int], Outcome] = field(default_factory=dict)
 
@@ -97,10 +98,11 @@ def diagnose(case: Case, submission: Callable) -> Diagnosis | None:
     if len(case.wrong) >= 2:
         known = _known(case)
         found = (
-            _always_the_same(case)
+            _always_the_same(case, everywhere=True)
             or _by_arguments(case, known)
             or _by_result(case)
             or _by_edits(case, known, names_in(submission))
+            or _always_the_same(case, everywhere=False)
         )
     own = _by_own_edits(case, submission)
     if own is None and found is not None and found.kind == "name":
@@ -114,8 +116,9 @@ def _known(case: Case) -> _Known:
     key = id(case.exercise)
     if key not in _KNOWN or _KNOWN[key][0] is not case.exercise:
         ways = list(alterations.of_arguments(case.names, case.inputs))
-        edits = edited(case.exercise.reference, _measure(case))
-        _KNOWN[key] = case.exercise, _Known(ways, edits)
+        reference, measure = case.exercise.reference, _measure(case)
+        known = _Known(ways, counted(reference, measure), edited(reference, measure))
+        _KNOWN[key] = case.exercise, known
     return _KNOWN[key][1]
 
 
@@ -164,9 +167,11 @@ def _is_degenerate(arguments: tuple) -> bool:
 # ---------------------------------------------------------------- the steps
 
 
-def _always_the_same(case: Case) -> Diagnosis | None:
-    """One value wherever the answer is wrong, and different ones are expected."""
-    given = [case.outcomes[i] for i in case.wrong]
+def _always_the_same(case: Case, everywhere: bool) -> Diagnosis | None:
+    """One value, on all inputs or wherever the answer is wrong, and different ones are expected."""
+    returned = [i for i, outcome in enumerate(case.outcomes) if outcome.error is None]
+    places = returned if everywhere else case.wrong
+    given = [case.outcomes[i] for i in places]
     expected = [case.expected[i] for i in case.wrong]
     if not any(case.differs(expected[0], other) for other in expected[1:]):
         return None
@@ -175,7 +180,7 @@ def _always_the_same(case: Case) -> Diagnosis | None:
         hint = hints.RESULT["always the same"].format(value=value)
         return Diagnosis("result", "always the same", hint, f"always {value}")
     arrays = [as_array(outcome.value) for outcome in given]
-    if all(a is not None and a.size for a in arrays):
+    if all(a is not None for a in arrays):
         numbers = np.unique(np.concatenate([np.ravel(a) for a in arrays]))
         if len(numbers) == 1:
             hint = hints.RESULT["all numbers alike"].format(value=describe(numbers[0]))
@@ -194,7 +199,7 @@ def _by_arguments(case: Case, known: _Known) -> Diagnosis | None:
                 except Exception:  # it does not fit this input
                     known.outcomes[key] = Outcome(None, (), alterations.NotHereError)
                 else:
-                    known.outcomes[key] = run_one(case.exercise, case.exercise.reference, changed)
+                    known.outcomes[key] = run_one(case.exercise, known.counted, changed)
             return known.outcomes[key]
 
         if _explains(case, outcome_on):
@@ -280,9 +285,9 @@ def _by_factor(case: Case) -> Diagnosis | None:
         if found is not None:
             kind, number = found
             return Diagnosis("result", kind, hints.of_factor(kind, number), f"{kind} {number:.5g}")
-        if alterations.factor_of_each(one, other):
-            kind = "factor of each"
-            return Diagnosis("result", kind, hints.RESULT[kind], "a factor for each result")
+        kind = alterations.factor_of_each(one, other)
+        if kind is not None:
+            return Diagnosis("result", kind, hints.RESULT[kind], f"{kind} of the results")
     return None
 
 

@@ -28,7 +28,7 @@ ARGUMENTS = {
 }
 RESULT = {
     "always the same": "Your result is {value} wherever it is wrong, whatever is given.",
-    "all numbers alike": "All numbers of your result are {value}, whatever is given.",
+    "all numbers alike": "Wherever your result is wrong, all its numbers are {value}.",
     "rows and columns exchanged": "Your result is the right one with rows and columns exchanged.",
     "in reverse order": "Your result is the right one in reverse order.",
     "the sign is turned": "Your result is the right one with the other sign.",
@@ -47,6 +47,7 @@ RESULT = {
     "results exchanged": "The right results, but two of them are exchanged.",
     "factor": "Every number is too {large} by the same factor, {number}.",
     "offset": "Every number is too {large} by the same amount, {number}.",
+    "sign of some": "The numbers are right, but for some inputs all have the other sign.",
     "factor of each": "Each result is off by a factor of its own, the same for all its numbers: "
     "what is it divided by?",
 }
@@ -70,6 +71,7 @@ EDITS = {
     "product": "A sum stands where a product belongs, or the other way round.",
     "activation": "Sigmoid and softmax are exchanged.",
     "logarithm": "A logarithm stands where its inverse belongs, or the other way round.",
+    "probability": "A probability, its logarithm, a logit: one stands where another belongs.",
     "power": "A square stands where a root belongs, or the other way round.",
     "transposed": "Rows and columns are exchanged somewhere on the way.",
     "switch": "An option is on where it should be off, or the other way round.",
@@ -115,6 +117,7 @@ LOOK_AT = {
     "product": "sum and product",
     "activation": "sigmoid and softmax",
     "logarithm": "logarithms",
+    "probability": "probabilities and their logarithms",
     "power": "squares and roots",
     "name": "the names that it uses",
 }

@@ -90,10 +90,10 @@ def _verdict(
 ) -> Verdict:
     name = exercise.name
     if run.stopped:
-        given = _given(exercise, inputs[len(run.outcomes)])
-        line = f"✗ {name}: {given}it was still running after {exercise.seconds:g} s"
+        words = given(exercise, inputs[len(run.outcomes)])
+        line = f"✗ {name}: {words}it was still running after {exercise.seconds:g} s"
         if not run.working:
-            line = f"✗ {name}: {given}it was still waiting after {WAITING * exercise.seconds:g} s"
+            line = f"✗ {name}: {words}it was still waiting after {WAITING * exercise.seconds:g} s"
         if run.abandoned:
             line += " and cannot be stopped: restart the kernel to get rid of it"
         return Verdict("wrong", line)
@@ -105,7 +105,7 @@ def _verdict(
     for arguments, wanted, outcome in zip(inputs, expected, run.outcomes, strict=True):
         problem = _problem(exercise, wanted, outcome)
         if problem:
-            line = f"✗ {name}: {_given(exercise, arguments)}{problem}"
+            line = f"✗ {name}: {given(exercise, arguments)}{problem}"
             failing = Failing(
                 _by_name(exercise, arguments), _kept(wanted.value), _kept(outcome.value)
             )
@@ -236,7 +236,8 @@ def _names(exercise: Exercise, arguments: tuple) -> list[str]:
     return names if len(names) == len(arguments) else [""] * len(arguments)
 
 
-def _given(exercise: Exercise, arguments: tuple) -> str:
+def given(exercise: Exercise, arguments: tuple) -> str:
+    """The arguments by name, in words: "given x = 3, "; nothing where there are none."""
     named = zip(_names(exercise, arguments), map(describe, arguments), strict=True)
-    given = ", ".join(f"{name} = {words}" if name else words for name, words in named)
-    return f"given {given}, " if given else ""
+    said = ", ".join(f"{name} = {words}" if name else words for name, words in named)
+    return f"given {said}, " if said else ""
