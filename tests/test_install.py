@@ -102,7 +102,13 @@ def test_every_pin_is_needed_and_names_one_version_and_nothing_else():
 
 # ---------------------------------------------------------------- the core
 
-ROOMS = ("lessons.kit.notebooks", "lessons.kit.peers", "lessons.kit.draw", "lessons.figures")
+ROOMS = (
+    "lessons.kit.notebooks",
+    "lessons.kit.peers",
+    "lessons.kit.draw",
+    "lessons.kit.homework.pictures",
+    "lessons.figures",
+)
 """What belongs to the course: notebooks, the references they compare with, pictures."""
 
 CORE = """
