@@ -27,7 +27,7 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is on the page
 }
 PLACES = ["CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR"]
-PATIENCE_SECONDS, LOOK_SECONDS = 90, 10  # a machine may be busy
+PATIENCE_SECONDS, LOOK_SECONDS = 90, 6  # a machine may be busy
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def browsed(address: str) -> Iterator[Page]:
             page.set_default_timeout(1000 * PATIENCE_SECONDS)
             page.goto(f"{address}lab?reset")
             page.wait_for_function("window.jupyterapp")
-            page.evaluate("jupyterapp.restored")
+            page.evaluate("async () => { await jupyterapp.restored }")
             yield page
         finally:
             browser.close()
@@ -100,7 +100,7 @@ class Notebook:
         page.on("pageerror", self._raised)
         page.on("console", self._heard)
         self._do("docmanager:open", path=name, factory="Notebook")
-        page.evaluate("jupyterapp.shell.currentWidget.context.ready")
+        page.evaluate("async () => { await jupyterapp.shell.currentWidget.context.ready }")
         self.last = page.locator(".jp-Notebook .jp-Cell").last
         self.last.wait_for()
 
@@ -113,7 +113,8 @@ class Notebook:
 
     def _do(self, command: str, **arguments) -> None:
         """One of JupyterLab's own commands, until it is done."""
-        self.page.evaluate("([c, a]) => jupyterapp.commands.execute(c, a)", [command, arguments])
+        execute = "async ([name, given]) => { await jupyterapp.commands.execute(name, given) }"
+        self.page.evaluate(execute, [command, arguments])
 
     def close(self) -> None:
         """The notebook, saved, and its kernel, which takes seconds to end: that is not awaited."""
@@ -126,7 +127,9 @@ class Notebook:
 
     def run(self) -> None:
         """All cells, until the last has its controls; an error in any is an AssertionError."""
-        self.page.evaluate("jupyterapp.shell.currentWidget.sessionContext.ready")
+        self.page.evaluate(
+            "async () => { await jupyterapp.shell.currentWidget.sessionContext.ready }"
+        )
         self._do("notebook:run-all-cells")
         assert self.errors() == []
         self.controls.first.wait_for()
