@@ -126,6 +126,16 @@ def stuff_coverage(predicted, true, void):
     return dagger_of(predicted, true, void, covered)
 
 
+@mistake(
+    "the first image only",
+    "You score one image, the first that has the class. When does your function return?",
+)
+def stuff_first_only(predicted, true, void):
+    there = true.any((1, 2))
+    first = there & (there.cumsum(0) == 1)
+    return dagger_of(predicted, true, void, iou_of, first)
+
+
 STUFF = Exercise(
     stuff_iou,
     stuff_images,
@@ -139,6 +149,7 @@ STUFF = Exercise(
         stuff_all_pixels,
         stuff_over_all_images,
         stuff_coverage,
+        stuff_first_only,
     ],
 )
 
@@ -263,6 +274,18 @@ def small_is_zero(predicted, true, width):
     return iou_where(predicted, true, judged)
 
 
+@mistake(
+    "judged while anything is left",
+    "You take the ordinary IoU only where nothing of either mask is left outside of the band. "
+    "Which of the two masks decides that it cannot be judged?",
+)
+def judged_while_anything_is_left(predicted, true, width):
+    judged = ~(grow(true, width) & grow(~true, width))
+    some = bool(((predicted | true) & judged).any())
+    nothing_true = not (true & judged).any()
+    return 0.0 if some and nothing_true else iou_where(predicted, true, judged)
+
+
 TOLERANT = Exercise(
     tolerant_iou,
     outlines,
@@ -277,6 +300,7 @@ TOLERANT = Exercise(
         edge_is_outline,
         band_of_the_prediction,
         small_is_zero,
+        judged_while_anything_is_left,
     ],
 )
 
