@@ -112,7 +112,8 @@ def roi_align(
         columns, across = cells_along(corners[these, 0], size[these, 0], n_x, pw, w)
         groups.append((rows, down.to(features), columns, across.to(features)))
     out = (weighted_rows if c == 1 else weighted_cells)(features, groups)
-    return out if len(groups) == 1 else out[kind.argsort(stable=True).argsort()]
+    order = kind.argsort(stable=True)  # the boxes as they lie in `out`, group by group
+    return out if len(groups) == 1 else out[order.argsort()]
 
 
 def bin_edges(
@@ -142,7 +143,8 @@ def roi_pool(
     rois, ph, pw = to_rois(features, boxes, output_size, spatial_scale)
     b, c, h, w = features.shape
     exact = rois[:, 1:] * spatial_scale
-    x0, y0, x1, y1 = (exact.trunc() + (2 * exact.frac()).trunc()).unbind(1)  # ½: away from 0
+    # To whole cells, ½ away from 0; torch.round takes ½ to the even number.
+    x0, y0, x1, y1 = (exact.trunc() + (2 * exact.frac()).trunc()).unbind(1)
     top, height = bin_edges(y0, y1, ph, h)
     left, width = bin_edges(x0, x1, pw, w)
     first = ((rois[:, :1].long() * h + top)[:, :, None] * w + left[:, None]).flatten()
@@ -154,7 +156,7 @@ def roi_pool(
     cells = first[bag] + k // width[bag] * w + k % width[bag]
     table = features.permute(0, 2, 3, 1).reshape(-1, c)
     table = table.nan_to_num(-math.inf, math.inf, -math.inf)  # NaN is never the largest
-    with torch.no_grad():  # mode 2: the maximum. F.embedding_bag does not say which cell it was
-        winner = torch.embedding_bag(table, cells, starts, False, 2)[3].long()
-    out = table.gather(0, winner.clamp(min=0)).masked_fill((entries == 0)[:, None], 0)
+    with torch.no_grad():  # mode 2 is the maximum; F.embedding_bag does not say which cell it was
+        _, _, _, winner = torch.embedding_bag(table, cells, starts, mode=2)
+    out = table.gather(0, winner.long().clamp(min=0)).masked_fill((entries == 0)[:, None], 0)
     return out.view(len(rois), ph, pw, c).permute(0, 3, 1, 2)

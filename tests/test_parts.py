@@ -175,9 +175,12 @@ def test_figures_say_what_is_the_references(work):
     function = cell(AREA)["area"]
     parts.settle("roi_align", function, passed=False)
     draw.OWED.add("bilinear")
-    assert draw.captioned(figure, "A map.").caption == "A map. The reference's: area, bilinear."
+    assert (
+        draw.captioned(figure, "A map.").caption
+        == "A map. Not yours yet: area, bilinear (reference)."
+    )
     parts.settle("roi_align", function, passed=True)
-    assert draw.captioned(figure, "A map.").caption == "A map. The reference's: bilinear."
+    assert draw.captioned(figure, "A map.").caption == "A map. Not yours yet: bilinear (reference)."
     assert [part.name for part in parts.kept()] == ["area"]
 
 

@@ -172,11 +172,12 @@ def test_a_line_that_is_none_is_told(question):
         ("x = (", "it does not parse: "),
         ("1 / 0", "ZeroDivisionError"),
         ("pass", "expected"),
-        (3, "a line of code is asked for, in quotation marks"),
-        ("", "a line of code is asked for, in quotation marks"),
     ):
+        assert question.form(line) == ""
         assert words in question.judged(line)
         assert question.judged(line) not in known
+    for line in (3, "", " "):
+        assert question.form(line) == "a line of code is asked for, in quotation marks"
 
 
 # ---------------------------------------------------------------- the files

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from lessons.kit.draw import INK, PALE, captioned, draw_box, draw_image
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+CLEAR = [withStroke(linewidth=2, foreground="white")]  # a number that a line crosses
 Box = Sequence[float] | Float[Tensor, "4"]
 
 
@@ -50,7 +52,9 @@ def numbers(
     ax.imshow(f, cmap="Greys", vmin=0, vmax=2 * (top or float(f.max())), interpolation="nearest")
     for i, row in enumerate(f.tolist()):
         for j, value in enumerate(row):
-            ax.text(j, i - lift, fmt.format(value), ha="center", va="center", size=9)
+            ax.text(
+                j, i - lift, fmt.format(value), ha="center", va="center", size=9, path_effects=CLEAR
+            )
     ax.set(xticks=range(f.shape[1]), yticks=range(f.shape[0]))
     ax.grid(False)
 
@@ -81,8 +85,9 @@ def four_areas(f: Float[Tensor, "h w"], y: float, x: float) -> captioned:
         corner, wide, high = (min(x, x1), min(y, y1)), abs(x - x1), abs(y - y1)
         ax.add_patch(plt.Rectangle(corner, wide, high, color=color, alpha=0.35, lw=0))
         at = corner[0] + wide / 2, corner[1] + high / 2
-        ax.text(*at, f"{high:g} × {wide:g}", ha="center", va="center", size=8)
+        ax.text(*at, f"{high:g}\n× {wide:g}", ha="center", va="center", size=8)
     ax.plot(x, y, "o", color=INK)
+    ax.grid(False)
     ax.set(xlim=(left - 0.2, left + 1.2), ylim=(top + 1.2, top - 0.2))
     ax.set(xticks=(left, left + 1), yticks=(top, top + 1), aspect="equal", xlabel="x", ylabel="y")
     return captioned(
@@ -99,7 +104,7 @@ def two_conventions() -> captioned:
         for q in range(5):
             ax.add_patch(plt.Rectangle((q + half - 0.5, 0), 1, 1, fill=False, ec=PALE))
             ax.plot(q + half, 0.5, "o", color=BLUE, ms=8)
-            ax.text(q + half, 0.72, q, ha="center")
+            ax.text(q + half + 0.17, 0.66, q, ha="center")
         ax.add_patch(plt.Rectangle((1, 0.1), 2, 0.8, fill=False, ec=ORANGE, lw=2))
         ax.plot([1.5, 2.5], [0.5, 0.5], "x", color=ORANGE, ms=9, mew=2)
         ax.set(xlim=(-0.7, 5.2), ylim=(-0.1, 1.15), yticks=(), title=title, aspect="equal")
@@ -134,7 +139,7 @@ def empty_box(wide: Float[Tensor, "2 2"], point: Float[Tensor, "2 2"]) -> captio
     for ax, answer, name in zip(
         axes, (wide, point), ("aligned=False", "aligned=True"), strict=True
     ):
-        numbers(ax, answer, "{:.2f}")
+        numbers(ax, answer, "{:.2f}", top=float(wide.max()))
         ax.set_title(name)
     return captioned(
         figure,
@@ -148,16 +153,17 @@ def one_bright_cell(f: Float[Tensor, "h w"], box: Box, heard: Mapping[int, float
     figure, axes = plt.subplots(1, len(heard), figsize=(6.4, 3.2))
     for ax, (n, total) in zip(axes, heard.items(), strict=True):
         at = [float(box[0] + (k + 0.5) * (box[2] - box[0]) / (2 * n)) for k in range(2 * n)]
-        ax.imshow(f, cmap="Greys", vmax=2)
+        ax.imshow(f, cmap="Greys_r")
         for x in at:
             ax.plot([x] * len(at), at, ".", color=ORANGE, ms=4)
-        draw_box(ax, box, BLUE)
+        draw_box(ax, box, "#56B4E9")
         ax.set_title(f"n = {n}: the outputs sum to {total:.3f}", fontsize=9)
         ax.grid(False)
     return captioned(
         figure,
-        f"A box of {box[2] - box[0]:.0f} × {box[3] - box[1]:.0f} cells in 2 × 2 bins. Few samples "
-        "miss the one bright cell; one sample for each cell of a bin hears it.",
+        f"A box of {box[2] - box[0]:.0f} × {box[3] - box[1]:.0f} cells in 2 × 2 bins. With few "
+        "samples (left) all of them miss the one bright cell; with a sample for each cell of a bin "
+        "one hears it.",
     )
 
 
@@ -196,7 +202,7 @@ def both_answers(
         axes[0].plot(xs, [y0 + y * (y1 - y0)] * len(xs), ".", color=BLUE)
     draw_box(axes[0], box, BLUE)
     draw_box(axes[0], used, ORANGE, dashed=True)
-    axes[0].set(xlim=(-0.5, f.shape[1] - 0.5), ylim=(f.shape[0] - 0.5, -0.5))
+    axes[0].set(xlim=(-0.8, f.shape[1] + 0.2), ylim=(f.shape[0] + 0.2, -0.8))
     for ax, answer, name in ((axes[1], align, "RoIAlign"), (axes[2], pool, "RoI Pooling")):
         numbers(ax, answer, "{:.2f}", top=float(f.max()))
         ax.set_title(name)
@@ -216,10 +222,15 @@ def who_hears(
     for ax, (name, gradient) in zip(axes, told.items(), strict=True):
         ax.imshow(gradient, cmap="Blues", vmin=0, vmax=top or float(gradient.max()))
         draw_box(ax, box, ORANGE)
+        x0, y0, x1, y1 = (float(side) for side in box)
+        ax.plot([(x0 + x1) / 2] * 2, [y0, y1], color=ORANGE, lw=1, ls=":")
+        ax.plot([x0, x1], [(y0 + y1) / 2] * 2, color=ORANGE, lw=1, ls=":")
         cells = int((gradient > 0).sum())
         ax.set_title(f"{name}: {cells} cell{'s' * (cells > 1)}, sum {gradient.sum():.2f}")
         ax.grid(False)
-    return captioned(figure, "The gradient of the upper right output. Who hears of its error?")
+    return captioned(
+        figure, "The gradient of the upper right output; the dotted lines part the four bins."
+    )
 
 
 def reading_errors(

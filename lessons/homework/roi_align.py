@@ -43,17 +43,17 @@ def boxes_to_pool(generator: torch.Generator) -> Iterator[tuple[Tensor, tuple, i
     yield -TINY - 1, (0.0, 0.0, 2.0, 2.0), 1
 
 
-def pooled_by(start, stop, of=torch.amax, grows=1):
-    """RoI Pooling with other edges of its bins, another function of them, or another size."""
+def pooled_by(start=floor, stop=ceil, of=torch.amax, begins=1, ends=1):
+    """RoI Pooling with other edges of its bins, another function of them, or another corner."""
 
     def pool(f, box, bins):
         x0, y0, x1, y1 = (floor(side + 0.5) for side in box)
-        rows, columns = (y1 - y0 + grows) / bins, (x1 - x0 + grows) / bins
+        rows, columns = (y1 - y0 + 1) / bins, (x1 - x0 + 1) / bins
         y = torch.zeros(bins, bins)
         for i in range(bins):
             for j in range(bins):
-                top, bottom = y0 + start(i * rows), y0 + stop((i + 1) * rows)
-                left, right = x0 + start(j * columns), x0 + stop((j + 1) * columns)
+                top, bottom = begins * y0 + start(i * rows), ends * y0 + stop((i + 1) * rows)
+                left, right = begins * x0 + start(j * columns), ends * x0 + stop((j + 1) * columns)
                 y[i, j] = of(f[top:bottom, left:right])
         return y
 
@@ -78,13 +78,36 @@ POOL = Exercise(
             "Your bins end too early: they are rounded outwards, and neighbours may share cells.",
         )(pooled_by(floor, lambda x: max(floor(x), 1))),
         mistake(
-            "one cell too many",
+            "a row too few",
+            "Your bins end one row and one column too early: a slice leaves its end out already.",
+        )(pooled_by(floor, lambda x: ceil(x) - 1)),
+        mistake(
+            "a row too many",
             "Your bins reach one row and one column too far: a slice leaves its end out already.",
         )(pooled_by(floor, lambda x: ceil(x) + 1)),
         mistake(
+            "rounded inwards",
+            "Your bins begin too late where the cells cannot be shared out evenly: outwards is "
+            "down at the start.",
+        )(pooled_by(ceil, ceil)),
+        mistake(
+            "rounded to the nearest",
+            "Your bins are rounded to the nearest cell. Outwards is down at the start and up at "
+            "the end.",
+        )(pooled_by(round, round)),
+        mistake(
+            "from the map's corner",
+            "Right where the box begins at 0: where do the bins of other boxes begin?",
+        )(pooled_by(begins=0, ends=0)),
+        mistake(
+            "ends counted from the map's corner",
+            "Your bins begin in the right place and end in the wrong one, unless the box begins at "
+            "0: from where is the end counted?",
+        )(pooled_by(ends=0)),
+        mistake(
             "mean for maximum",
             "The right cells, and their mean. Which of them does RoI Pooling keep?",
-        )(pooled_by(floor, ceil, of=torch.mean)),
+        )(pooled_by(of=torch.mean)),
         pooled_turned,
     ],
 )
@@ -94,7 +117,7 @@ POOL = Exercise(
 
 def points(generator: torch.Generator) -> Iterator[tuple[Tensor, float, float]]:
     """Between four cells, on a cell, on a row, on a column, near the far corner."""
-    yield TINY, 0.5, 1.25
+    yield TINY, 0.25, 1.4
     yield TINY, 1.0, 0.0
     yield TINY, 1.0, 1.75
     yield TINY, 0.75, 1.0
@@ -104,44 +127,29 @@ def points(generator: torch.Generator) -> Iterator[tuple[Tensor, float, float]]:
         yield a_map(generator, 6, 8), uniform(generator, 0, 5), uniform(generator, 0, 7)
 
 
-def read_by(weight, order=lambda y, x: (y, x)):
-    """Bilinear reading with another weight for the distance, or with x for y."""
+def read_by(weights, turned=False):
+    """A sum of the four cells around a point, with other weights, or with the row for the column.
+
+    `weights` takes the distances from the row above and from the column on the left and returns
+    the weights of the cells above on the left, above on the right, below on the left and right.
+    """
 
     def read(f, y, x):
-        y, x = order(y, x)
-        total = torch.zeros(())
-        for p, row in enumerate(f):
-            for q, value in enumerate(row):
-                if abs(y - p) < 1 and abs(x - q) < 1:
-                    total = total + weight(abs(y - p)) * weight(abs(x - q)) * value
-        return total
+        p, q = floor(y), floor(x)
+        w = weights(y - p, x - q)
+        cells = [(p, q), (p, q + 1), (p + 1, q), (p + 1, q + 1)]
+        return sum(v * (f[j, i] if turned else f[i, j]) for v, (i, j) in zip(w, cells, strict=True))
 
     return read
 
 
-@mistake(
-    "the nearest cell",
-    "You read one cell, the nearest. Between cells all four count.",
-)
+def near(d, e):
+    return (1 - d) * (1 - e), (1 - d) * e, d * (1 - e), d * e
+
+
+@mistake("the nearest cell", "You read one cell, the nearest. Between cells all four count.")
 def read_nearest(f, y, x):
     return f[floor(y + 0.5), floor(x + 0.5)]
-
-
-@mistake(
-    "the cell above on the left",
-    "You read one cell, above and left of the point. Between cells all four count.",
-)
-def read_upper_left(f, y, x):
-    return f[floor(y), floor(x)]
-
-
-@mistake(
-    "along one axis only",
-    "Right on a row. Between two rows the one below counts as well: how much?",
-)
-def read_one_axis(f, y, x):
-    left = floor(x)
-    return (left + 1 - x) * f[floor(y), left] + (x - left) * f[floor(y), left + 1]
 
 
 BILINEAR = Exercise(
@@ -153,13 +161,41 @@ BILINEAR = Exercise(
             "the far cell weighs more",
             "Your weights are on the wrong side: a point that lies on a cell should read that cell "
             "alone.",
-        )(read_by(lambda distance: distance)),
-        mistake("x for y", "The right kind of sum at another point: f[p, q] has the row first.")(
-            read_by(lambda d: 1 - d, order=lambda y, x: (x, y))
-        ),
+        )(read_by(lambda d, e: near(1 - d, 1 - e))),
+        mistake(
+            "the far row weighs more",
+            "Right along a row. Of the two rows the farther one weighs more: what should a point "
+            "read that lies on the row above?",
+        )(read_by(lambda d, e: near(1 - d, e))),
+        mistake(
+            "the far column weighs more",
+            "Right along a column. Of the two columns the farther one weighs more: what should a "
+            "point read that lies on the left one?",
+        )(read_by(lambda d, e: near(d, 1 - e))),
+        mistake(
+            "two weights exchanged",
+            "Two of the four weights are exchanged: which cell is above on the right, and what is "
+            "its distance along y, and along x?",
+        )(read_by(lambda d, e: near(e, d))),
+        mistake(
+            "x for y", "The right weights for the wrong cells: f[p, q] has the row, so y, first."
+        )(read_by(near, turned=True)),
+        mistake(
+            "all four alike", "The mean of the four cells. Should the nearest not count for more?"
+        )(read_by(lambda d, e: (0.25,) * 4)),
+        mistake(
+            "the cell above on the left",
+            "You read one cell, above and left of the point. Between cells all four count.",
+        )(read_by(lambda d, e: (1, 0, 0, 0))),
+        mistake(
+            "along a row only",
+            "Right on a row. Between two rows the one below counts as well: how much?",
+        )(read_by(lambda d, e: near(0, e))),
+        mistake(
+            "along a column only",
+            "Right on a column. Between two columns the right one counts as well: how much?",
+        )(read_by(lambda d, e: near(d, 0))),
         read_nearest,
-        read_upper_left,
-        read_one_axis,
     ],
 )
 
@@ -178,16 +214,15 @@ def bins_to_align(
     yield a_map(generator, 8, 5), 0.0, 1.0, 6.5, 2.5, 4
 
 
-def aligned_by(offset=0.5, parts=lambda n: n, of=torch.mean, turned=False):
+def aligned_by(at=lambda a, n: (a + 0.5) / n, of=torch.mean, turned=False, corner=1, size=1):
     """A bin with its points elsewhere, or with another function of what they read."""
 
     def align(f, y0, x0, height, width, n):
         if turned:
             height, width = width, height
-        at = [(a + offset) / parts(n) for a in range(n)]
-        return of(
-            torch.stack([bilinear(f, y0 + u * height, x0 + v * width) for u in at for v in at])
-        )
+        ys = [corner * y0 + at(a, n) * (height if size else 1) for a in range(n)]
+        xs = [corner * x0 + at(b, n) * (width if size else 1) for b in range(n)]
+        return of(torch.stack([bilinear(f, y, x) for y in ys for x in xs]))
 
     return align
 
@@ -210,7 +245,36 @@ BIN = Exercise(
             "samples at the corners",
             "Your samples sit at the upper left of their parts of the bin. Where should the only "
             "one be with n = 1?",
-        )(aligned_by(offset=0.0)),
+        )(aligned_by(lambda a, n: a / n)),
+        mistake(
+            "the first part left out",
+            "Your samples lie one part too far down and right: the first part has number 0.",
+        )(aligned_by(lambda a, n: (a + 1.5) / n)),
+        mistake(
+            "half a part too early",
+            "Your samples lie half a part too far up and left: with n = 1 the only one belongs in "
+            "the middle.",
+        )(aligned_by(lambda a, n: (a - 0.5) / n)),
+        mistake(
+            "only the half is divided",
+            "Your steps are n times too large: the whole of a + ½ is divided by n.",
+        )(aligned_by(lambda a, n: a + 0.5 / n)),
+        mistake(
+            "not divided into parts",
+            "Your samples are a whole bin apart: the bin has n parts along each axis.",
+        )(aligned_by(lambda a, n: a + 0.5)),
+        mistake(
+            "from the map's corner",
+            "Right for a bin that begins at 0: where do the points of other bins begin?",
+        )(aligned_by(corner=0)),
+        mistake(
+            "the size is not used",
+            "Right for a bin of one cell by one: how far apart are the points of a larger one?",
+        )(aligned_by(size=0)),
+        mistake(
+            "divided by n",
+            "The right readings; their sum is divided by too little: how many points are there?",
+        )(aligned_by(of=lambda read: read.sum() / len(read) ** 0.5)),
         mistake(
             "sum for mean",
             "The right readings, added up. On a map of ones, what should a bin return?",
@@ -358,7 +422,7 @@ def shifted_by_half_a_pixel(boxes, spatial_scale):
 @mistake(
     "the other way",
     "The right distance, the wrong direction. On which side of the right place does "
-    "aligned=False read (section 5 of the lesson)?",
+    "aligned=False read (section 6 of the lesson)?",
 )
 def shifted_the_other_way(boxes, spatial_scale):
     return boxes + 0.5 / spatial_scale

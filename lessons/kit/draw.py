@@ -72,7 +72,7 @@ class captioned:  # noqa: N801 - reads as the verb it is at the end of a cell
     """
 
     def __init__(self, figure: Figure, caption: str):
-        whose = f" The reference's: {', '.join(sorted(OWED))}." if OWED else ""
+        whose = f" Not yours yet: {', '.join(sorted(OWED))} (reference)." if OWED else ""
         self.figure, self.caption = figure, " ".join(caption.split()) + whose
         plt.close(figure)
 

@@ -26,7 +26,7 @@ def homework_of(name):
     return importlib.import_module(f"lessons.homework.{name}").homework
 
 
-EXERCISES = [(name, exercise) for name in LESSONS for exercise in homework_of(name).exercises]
+EXERCISES = [(name, exercise) for name in LESSONS for exercise in homework_of(name).asked]
 
 
 def equivalent(name):
@@ -52,7 +52,7 @@ def test_every_list_is_read_and_lists_nothing_twice():
     for name in LESSONS:
         edits = equivalent(name)
         assert len(edits) == len(set(edits))
-        assert {edit[0] for edit in edits} <= set(homework_of(name).exercises)
+        assert {edit[0] for edit in edits} <= set(homework_of(name).asked)
 
 
 def is_whole(value, depth=0):

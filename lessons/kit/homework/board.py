@@ -53,6 +53,11 @@ class Homework:
         return ScoreBoard("Your turns", [(each, self.states[each.name]) for each in turns])
 
 
+def ended(sentence: str) -> str:
+    """The sentence with its full stop, if it has no sign at its end, and a blank for the next."""
+    return sentence + ("" if sentence[-1] in ".?!" else ".") + " "
+
+
 class Check:
     """`f = check(f)`: one line about `f`; the function if it is right, the reference if not.
 
@@ -91,9 +96,9 @@ class Check:
         line = verdict.message
         for needed, help_ in ((2, verdict.hint), (3, verdict.place)):
             if help_ and level >= needed and help_ not in line:
-                line += f". {help_}"
+                line = ended(line) + help_
         if level > ANSWER:
-            line += f'. More help: check.lines("{name}"), check.answer("{name}")'
+            line = ended(line) + f'More help: check.lines("{name}"), check.answer("{name}")'
         print("\n│ ".join([line, *verdict.printed]))
         if verdict.failing is not None:
             self.last = verdict.failing

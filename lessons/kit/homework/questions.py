@@ -16,7 +16,6 @@ their `names`, and a `caption`; or a function of `lessons/figures/`, as `figure 
 "roi_align.staircase"`.
 """
 
-import math
 import textwrap
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -64,29 +63,37 @@ class Question:
         section = f", *{self.see}*" if self.see else ""
         return f"lesson {self.number} ({self.title}{section})"
 
+    def form(self, answer: object) -> str:
+        """What kind of answer is asked for, where this is another; "" where it is one."""
+        if self.kind == "number":
+            fits = isinstance(answer, Real) and not isinstance(answer, bool) and answer == answer
+            return "" if fits else f"a number is asked for, not {describe(answer)}"
+        if self.kind == "choice":
+            fits = type(answer) is int and 1 <= answer <= len(self.options)
+            return "" if fits else f"the number of an answer is asked for, 1 to {len(self.options)}"
+        fits = isinstance(answer, str) and answer.strip()
+        return "" if fits else "a line of code is asked for, in quotation marks"
+
     def judged(self, answer: object) -> str | None:
-        """None for a right answer, else what to say to it; "" where nothing is known of it."""
+        """None for a right answer, else what to say to it; "" where nothing is known of it.
+
+        The answer is of the form that is asked for.
+        """
         return {"number": self._number, "choice": self._choice, "line": self._line}[self.kind](
             answer
         )
 
     def _number(self, answer: object) -> str | None:
-        if not isinstance(answer, Real) or isinstance(answer, bool) or math.isnan(answer):
-            return f"a number is asked for, not {describe(answer)}"
         near = [w for w in self.wrong if abs(answer - w["answer"]) <= self.tolerance]
         if abs(answer - self.answer) <= self.tolerance:
             return None
         return near[0]["say"] if near else ""
 
     def _choice(self, answer: object) -> str | None:
-        if type(answer) is not int or not 1 <= answer <= len(self.options):
-            return f"the number of an answer is asked for, 1 to {len(self.options)}"
         said = {w["answer"]: w["say"] for w in self.wrong}
         return None if answer == self.answer else said.get(answer, "")
 
     def _line(self, answer: object) -> str | None:
-        if not isinstance(answer, str) or not answer.strip():
-            return "a line of code is asked for, in quotation marks"
         try:
             function = self.function(answer)
         except SyntaxError as error:

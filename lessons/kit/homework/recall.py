@@ -92,6 +92,8 @@ def _line(letter: str, question: Question, answer: object) -> str:
     """What is said of an answer: one line."""
     if isinstance(answer, EllipsisType):
         return f"○ {letter}: not answered yet"
+    if slip := question.form(answer):  # no attempt: it does not lead to more help
+        return f"✗ {letter}: {slip}"
     said = question.judged(answer)
     if said is None:
         return f"✓ {letter}"

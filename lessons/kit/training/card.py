@@ -15,7 +15,12 @@ from lessons.kit.errors import LessonsError
 from lessons.kit.training.ledger import HIGHER, Row, measure_in_words
 from lessons.kit.training.verdict import OPPOSITE, SHOWN, SMALL, UNKNOWN
 
-BETS = {"yes": (SHOWN,), "no": (OPPOSITE, SMALL), "cannot tell": (UNKNOWN,)}
+BETS = {
+    "yes": (SHOWN,),
+    "no": (OPPOSITE, SMALL),
+    "cannot tell": (UNKNOWN,),
+    "cannot tell here": (UNKNOWN,),
+}
 """What each bet says that the verdict will be."""
 
 
@@ -24,7 +29,7 @@ class Card:
 
     def __init__(self, row: Row, bet: str | None = None):
         if bet is not None and bet not in BETS:
-            raise LessonsError(f"a bet is one of {', '.join(BETS)}, not {bet!r}")
+            raise LessonsError(f"a bet is yes, no or cannot tell here, not {bet!r}")
         self.row, self.bet = row, bet
 
     def __repr__(self) -> str:
