@@ -921,19 +921,21 @@ check, score_board = homework.check, homework.score_board
     "score_board()",
     "print('the end')",
 ]
+MORE = '│ more help: check.lines("area"), check.answer("area")\n'  # from the fourth attempt on
 OUTPUTS = [
     "",
     "✗ area: given side = 3., it was still running after 1 s\n25\n",
     "✗ area: given side = 3., expected 9., but it raised SystemExit (line 2 of area: exit())\n",
     "✗ area: given side = 3., expected 9., but it raised SystemExit (line 2 of area: quit())\n",
-    "✗ area: given side = 3., expected 9., but it raised SystemExit (line 2 of area: sys.exit())\n",
+    "✗ area: given side = 3., expected 9., but it raised SystemExit (line 2 of area: sys.exit())\n"
+    + MORE,
     "✗ area: given side = 3., expected 9., got 12.: largest difference 3, 12. where 9. is expected"
-    ". How many tiles cover the square?\n│ side 3.0\n│ side tensor(2.)\n",
+    ". How many tiles cover the square?\n│ side 3.0\n│ side tensor(2.)\n" + MORE,
     "○ area: this is the reference; run the cell that defines yours first\n",
     "✗ area: given side = 3., expected 9., but it raised AttributeError: 'int' object has no"
-    " attribute 'side' (line 3 of area: return x.side)\n",
+    " attribute 'side' (line 3 of area: return x.side)\n" + MORE,
     "✗ area: given side = 3., it was still waiting after 6 s and cannot be stopped:"
-    " restart the kernel to get rid of it\n",
+    " restart the kernel to get rid of it\n" + MORE,
     "✗ area: given side = 3., expected 9., but it raised",
     "✓ area: passed, 2 of 2 points\n",
     "ZMQExitAutocall\n",

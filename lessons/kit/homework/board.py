@@ -97,9 +97,8 @@ class Check:
         for needed, help_ in ((2, verdict.hint), (3, verdict.place)):
             if help_ and level >= needed and help_ not in line:
                 line = ended(line) + help_
-        if level > ANSWER:
-            line = ended(line) + f'More help: check.lines("{name}"), check.answer("{name}")'
-        print("\n│ ".join([line, *verdict.printed]))
+        more = f'more help: check.lines("{name}"), check.answer("{name}")'
+        print("\n│ ".join([line, *verdict.printed, *[more] * (level > ANSWER)]))
         if verdict.failing is not None:
             self.last = verdict.failing
         attempts.log(self.homework.title, name, verdict, level)
