@@ -70,9 +70,16 @@ def exercise():
 
 
 @pytest.fixture
-def impatient(exercise):
-    """The same, with a time limit for functions that exceed it on purpose."""
+def impatient(exercise, monkeypatch):
+    """The same, with a limit for functions that exceed it on purpose, on a busy machine too."""
+    monkeypatch.setattr("lessons.kit.homework.sandbox.WAITING", 200)
     return replace(exercise, seconds=0.3)
+
+
+@pytest.fixture
+def by_the_clock(monkeypatch):
+    """Whoever sleeps is stopped soon."""
+    return lambda: monkeypatch.setattr("lessons.kit.homework.sandbox.WAITING", 6)
 
 
 @pytest.fixture
@@ -617,8 +624,9 @@ def test_an_endless_loop_is_stopped(mine, impatient):
     assert set(threading.enumerate()) <= before
 
 
-def test_what_sleeps_is_stopped_by_the_clock(impatient):
+def test_what_sleeps_is_stopped_by_the_clock(impatient, by_the_clock):
     """It catches what is raised in it, and uses no processor time to speak of."""
+    by_the_clock()
     start = time.monotonic()
     message = judge(impatient, loops_and_catches).message
     assert message.endswith("it was still waiting after 1.8 s")
@@ -659,7 +667,10 @@ def test_waiting_and_a_busy_machine_do_not_count(impatient):
             each.join()
 
 
-def test_what_cannot_be_stopped_is_abandoned_and_stays_silent(impatient, homework, capsys):
+def test_what_cannot_be_stopped_is_abandoned_and_stays_silent(
+    impatient, by_the_clock, homework, capsys
+):
+    by_the_clock()
     homework.asked["row_means"] = impatient
     woken, daemons = threading.Event(), []
 

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -206,14 +206,29 @@ def _problem(exercise: Exercise, expected: Outcome, outcome: Outcome) -> str | N
         return f"expected {wanted}, but it raised {outcome.text}"
     if expected.error:
         return f"expected {wanted}, got {describe(outcome.value)}"
-    found = difference(expected.value, outcome.value, exercise.tolerance)
-    if found:
-        return f"expected {wanted}, got {describe(outcome.value)}: {found}"
+    for whose, right, value in _told_apart(exercise, expected.value, outcome.value):
+        found = difference(right, value, exercise.tolerance)
+        if found:
+            return f"{whose}expected {describe(right)}, got {describe(value)}: {found}"
     arguments = zip(expected.arguments, outcome.arguments, strict=True)
     for name, pair in zip(_names(exercise, expected.arguments), arguments, strict=True):
         if difference(*map(_data, pair), tolerance=0):
             return f"it changes {name or 'an argument'} in place: work on a copy"
     return None
+
+
+def _told_apart(
+    exercise: Exercise, right: object, value: object
+) -> Iterator[tuple[str, object, object]]:
+    """What is compared: the results, or one by one what `call` looks at, with its name."""
+    named = (
+        isinstance(right, Mapping) and isinstance(value, Mapping) and right.keys() == value.keys()
+    )
+    if not named or exercise.call.__name__ == "<lambda>":
+        yield "", right, value
+        return
+    for name in right:
+        yield f"the {name}: ", right[name], value[name]
 
 
 def _data(argument: object) -> object:
