@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -65,7 +64,14 @@ def usual_union(both, p, g):
 MASK_IOU = Exercise(
     mask_iou,
     masks_to_compare,
+    tolerance=1e-12,
     mistakes=[
+        Mistake(
+            "float32",
+            lambda *arguments: mask_iou(*arguments).float(),
+            "Right to seven digits: your quotient is float32. An IoU of .7 would be just below the "
+            "threshold .7. Divide in float64.",
+        ),
         Mistake(
             "Dice",
             compared_by(lambda both, p, g: (p + g) / 2),
@@ -195,12 +201,12 @@ MATCH = Exercise(
 def curves(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Rankings alone and several at once; all found, none found, no detections, no things.
 
-    No recall is one of the 101 but for rounding.
+    With 15 and with 100 things recalls are among the 101, if these are rounded as RECALLS are.
     """
     yield precision_recall(*verdicts_of("+-+"), 4)
     yield precision_recall(*verdicts_of("-++-+"), 3)
     yield precision_recall(*verdicts_of("---"), 2)
-    for rankings, d, things in (((), 12, 9), ((3,), 20, 29), ((2, 3), 15, 13)):
+    for rankings, d, things in (((), 12, 9), ((3,), 20, 29), ((2, 3), 15, 15), ((), 100, 100)):
         hit = torch.rand(*rankings, d, generator=generator) < 0.6
         yield precision_recall(hit, ~hit, things)
     hit, false = torch.rand(2, 2, 9, generator=generator) < 0.5
@@ -214,13 +220,12 @@ def verdicts_of(ranking: str) -> tuple[Tensor, Tensor]:
     return hit, ~hit
 
 
-def read_by(envelope, recalls=101, first=0, right=False):
+def read_by(envelope, recalls=RECALLS):
     """The mean reading of another envelope, or at other recalls."""
 
     def read(precision, recall):
-        points = torch.from_numpy(np.linspace(0, 1, recalls))[first:]
-        points = points.expand(*recall.shape[:-1], -1).contiguous()
-        at = torch.searchsorted(recall.contiguous(), points, right=right)
+        points = recalls.double().expand(*recall.shape[:-1], -1).contiguous()
+        at = torch.searchsorted(recall.contiguous(), points)
         ap = F.pad(envelope(precision), (0, 1)).gather(-1, at).mean(-1)
         return ap.masked_fill(recall.isnan().any(-1), math.nan)
 
@@ -294,12 +299,24 @@ AVERAGE_PRECISION = Exercise(
         ),
         Mistake(
             "without recall 0",
-            read_by(from_the_end, first=1),
+            read_by(from_the_end, RECALLS[1:]),
             "You read at 100 recalls. Which of 0, 0.01, …, 1 is missing?",
         ),
         Mistake(
+            "recalls of float32",
+            read_by(from_the_end, torch.linspace(0, 1, 101)),
+            "Right but where a recall is one of the 101: yours are rounded in another way. RECALLS "
+            "are pycocotools' own.",
+        ),
+        Mistake(
+            "recalls in hundredths",
+            read_by(from_the_end, torch.arange(101).double() / 100),
+            "Right but where a recall is one of the 101: yours are rounded in another way. RECALLS "
+            "are pycocotools' own.",
+        ),
+        Mistake(
             "eleven recalls",
-            read_by(from_the_end, recalls=11),
+            read_by(from_the_end, RECALLS[::10]),
             "That is PASCAL VOC's first rule, with 11 recalls. COCO has 101: RECALLS.",
         ),
         Mistake(
