@@ -33,8 +33,8 @@ def one_scene(
     return captioned(
         figure,
         "One drawn scene, its ground truth, and the detections of an imaginary system with their "
-        "scores. One thing is missed, one has the wrong class, one is found twice, some stand a "
-        "little off. How good is this system?",
+        "scores. Two things are missed, one is found twice, some stand a little off. How good is "
+        "this system?",
     )
 
 
