@@ -11,43 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Integer, UInt64
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
+from torch.nn import functional as F
 
-from lessons.kit.data import Category, Segments, is_crowd
+from lessons.kit.data import Category, Segments, areas, is_crowd
 from lessons.kit.data.checks import checked, shares
 from lessons.kit.data.pairs import all_comparable
-
-
-def pack_bits(masks: Bool[Tensor, "n h w"]) -> UInt64[np.ndarray, "n words"]:
-    """Each mask as a row of 64-bit words, one bit a pixel, the last word filled up with zeros."""
-    packed = np.packbits(masks.flatten(1).cpu().numpy(), axis=1)
-    whole = math.ceil(packed.shape[1] / 8) * 8  # bytes, up to a whole number of words
-    filled = np.zeros((len(packed), whole), dtype=np.uint8)
-    filled[:, : packed.shape[1]] = packed
-    return filled.view(np.uint64)
-
-
-def count_bits(words: UInt64[np.ndarray, "*n words"]) -> Int[np.ndarray, "*n"]:
-    """The number of pixels of each packed mask."""
-    return np.bitwise_count(words).sum(-1, dtype=np.int64)
-
-
-def packed_iou(
-    predictions: UInt64[np.ndarray, "n words"],
-    targets: UInt64[np.ndarray, "m words"],
-    is_crowd: Bool[Tensor, "m"] | Integer[Tensor, "m"] | None = None,
-) -> Float[Tensor, "n m"]:
-    """`mask_iou` of masks that are packed already."""
-    shape = len(predictions), len(targets)
-    intersection = np.zeros(shape, dtype=np.int64)
-    for row, prediction in zip(intersection, predictions, strict=True):
-        row[:] = count_bits(prediction & targets)
-    area = count_bits(predictions)[:, None]
-    union = area + count_bits(targets) - intersection
-    if is_crowd is not None:
-        union = np.where(is_crowd.bool().cpu().numpy(), area, union)
-    return torch.from_numpy(intersection / np.maximum(union, 1))
+from lessons.kit.data.pixels import pixel_counts
 
 
 @checked
@@ -61,7 +32,11 @@ def mask_iou(
     Against a crowd it is |p ∩ g| / |p|, the share of the prediction inside (pycocotools'
     `iscrowd`). Two empty masks have 0. Raises ValueError where the sizes differ.
     """
-    return packed_iou(pack_bits(predictions), pack_bits(targets), is_crowd)
+    intersection, p, g = pixel_counts(predictions, targets)  # (n, m), (n,), (m,)
+    union = p[:, None] + g - intersection
+    if is_crowd is not None:
+        union = torch.where(is_crowd.bool().cpu(), p[:, None], union)
+    return intersection / union.clamp(min=1).double()
 
 
 def match_detections(
@@ -78,25 +53,22 @@ def match_detections(
     each matched for itself.
     """
     num_detections, num_things = iou.shape
-    if ignored is None:
-        ignored = torch.zeros(num_things, dtype=torch.bool)
-    if is_crowd is None:
-        is_crowd = torch.zeros(num_things, dtype=torch.bool)
-    matches = torch.full((*ignored.shape[:-1], len(thresholds), num_detections), -1)
-    if num_things == 0:
-        return matches
+    none = torch.zeros(num_things, dtype=torch.bool)
+    ignored = (none if ignored is None else ignored.bool()).cpu().numpy()
+    crowd = (none if is_crowd is None else is_crowd.bool()).cpu().numpy()
     # The steps are many and tiny, and there numpy is quicker than torch.
-    overlap, crowd = iou.cpu().numpy(), is_crowd.bool().cpu().numpy()
-    enough = overlap[:, None] >= thresholds.cpu().numpy()[:, None]  # d t g
-    bonus = np.where(ignored.cpu().numpy(), 0, 2)[..., None, :]  # *r 1 g: those that count first
-    free = np.ones((*matches.shape[:-1], num_things), dtype=bool)
-    for d in enough.any(axis=(1, 2)).nonzero()[0]:
-        rank = np.where((free | crowd) & enough[d], overlap[d] + bonus, -1)  # *r t g, −1: no
+    overlap, thresholds = iou.cpu().numpy(), thresholds.cpu().numpy()
+    enough = overlap[:, None] >= thresholds[:, None]  # d t g
+    bonus = np.where(ignored, 0, 2)[..., None, :]  # *r 1 g
+    free = np.ones((*ignored.shape[:-1], len(thresholds), num_things), dtype=bool)  # *r t g
+    matches = np.full((*free.shape[:-1], num_detections), -1)
+    for d in enough.any(axis=(1, 2)).nonzero()[0]:  # the others match nothing
+        allowed = (free | crowd) & enough[d]
+        rank = np.where(allowed, overlap[d] + bonus, -1)
         best = num_things - 1 - rank[..., ::-1].argmax(-1)  # of equal ones the last
-        found = rank.max(-1) >= 0
-        matches[..., d] = torch.from_numpy(np.where(found, best, -1))
-        free &= ~(found[..., None] & (best[..., None] == np.arange(num_things)))  # now taken
-    return matches
+        matches[..., d] = np.where(rank.max(-1) >= 0, best, -1)
+        free &= matches[..., d, None] != np.arange(num_things)
+    return torch.from_numpy(matches)
 
 
 @checked
@@ -121,16 +93,17 @@ RECALLS = torch.from_numpy(np.linspace(0, 1, 101))
 def average_precision(
     precision: Float[Tensor, "*r d"], recall: Float[Tensor, "*r d"]
 ) -> Float[Tensor, "*r"]:
-    """Mean of the envelope's precision at the recalls 0, 0.01, …, 1 (pycocotools `accumulate`).
+    """Mean over RECALLS of the best precision at that recall or any higher one.
 
-    `precision` and `recall` are by rank; recall never falls. No detections give 0, no targets
-    (recall is NaN) give NaN.
+    `precision` and `recall` are by rank; recall never falls. A recall that is never reached
+    counts as precision 0, so no detections give 0; no targets (recall is NaN) give NaN. Leading
+    dimensions are rankings of their own (pycocotools `accumulate`).
     """
     envelope = precision.flip(-1).cummax(-1).values.flip(-1)
-    readable = torch.cat([envelope, envelope.new_zeros(*envelope.shape[:-1], 1)], dim=-1)
     recalls = RECALLS.expand(*recall.shape[:-1], -1).contiguous()
     first = torch.searchsorted(recall.contiguous(), recalls)  # the first rank that gets there
-    return readable.gather(-1, first).mean(-1).masked_fill(recall.isnan().any(-1), math.nan)
+    readings = F.pad(envelope, (0, 1)).gather(-1, first)
+    return readings.mean(-1).masked_fill(recall.isnan().any(-1), math.nan)
 
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
@@ -139,52 +112,66 @@ AREA_RANGES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, m
 
 @dataclass
 class Judged:
-    """The detections of one class in one image, best first: r ranges of area, t thresholds."""
+    """One image's detections, best first: r ranges of area, t thresholds, k classes."""
 
     scores: Float[Tensor, "d"]
+    labels: Int[Tensor, "d"]
     true_positive: Bool[Tensor, "r t d"]
     false_positive: Bool[Tensor, "r t d"]
-    num_targets: Int[Tensor, "r"]
+    num_targets: Int[Tensor, "k r"]
 
 
 def judge_image(
-    prediction: Segments,
-    target: Segments,
-    classes: Sequence[int],
+    found: Segments,
+    truth: Segments,
+    classes: Int[Tensor, "k"],
     thresholds: Float[Tensor, "t"],
     ranges: Float[Tensor, "r 2"],
-    max_detections: int,
-) -> dict[int, Judged]:
-    """Match one image's detections with its things, by class. A range includes both its ends."""
-    found, true, crowd = (
-        pack_bits(prediction.masks),
-        pack_bits(target.masks),
-        is_crowd(target).cpu(),
-    )
-    low, high = ranges[:, :1], ranges[:, 1:]
+) -> Judged:
+    """Match one image's detections, best first, with its things. A range includes both its ends."""
 
-    def outside(words):
-        area = torch.from_numpy(count_bits(words))
-        return (area < low) | (area > high)
+    def outside(segments):
+        area = areas(segments)
+        return (area < ranges[:, :1]) | (area > ranges[:, 1:])
 
-    judged = {}
-    order = prediction.scores.cpu().double().argsort(descending=True, stable=True)
-    ranked, labels = prediction.labels.cpu()[order], target.labels.cpu()
-    for k in set(classes) & (set(ranked.tolist()) | set(labels.tolist())):
-        mine, theirs = order[ranked == k][:max_detections], (labels == k).nonzero()[:, 0]
-        d, g = found[mine.numpy()], true[theirs.numpy()]
-        ignored = crowd[theirs] | outside(g)  # r g
-        iou = packed_iou(d, g, crowd[theirs])
-        matches = match_detections(iou, thresholds, ignored, crowd[theirs])  # r t d
-        hit = matches >= 0
-        # Neither true nor false: it took an ignored thing, or nothing and has another size.
-        nothing = ignored.new_zeros(len(ranges), 1)
-        table = torch.cat([ignored, nothing], dim=1)[:, None].expand(-1, len(thresholds), -1)
-        took_ignored = table.gather(2, torch.where(hit, matches, len(g)))
-        neutral = torch.where(hit, took_ignored, outside(d)[:, None])
-        scores = prediction.scores.cpu()[mine].double()
-        judged[k] = Judged(scores, hit & ~neutral, ~hit & ~neutral, (~ignored).sum(1))
-    return judged
+    crowd = is_crowd(truth)
+    ignored = crowd | outside(truth)  # r g
+    iou = mask_iou(found.masks, truth.masks, crowd)
+    iou[found.labels[:, None] != truth.labels] = math.nan  # another class
+    matches = match_detections(iou, thresholds, ignored, crowd)  # r t d
+    nothing, by_range = matches < 0, torch.arange(len(ranges))[:, None, None]
+    took_ignored = F.pad(ignored, (0, 1))[by_range, matches]  # −1 is the last column: False
+    neutral = took_ignored | (nothing & outside(found)[:, None])
+    counts = (truth.labels == classes[:, None])[:, None] & ~ignored  # k r g
+    hit, false = ~nothing & ~neutral, nothing & ~neutral
+    return Judged(found.scores.double(), found.labels, hit, false, counts.sum(-1))
+
+
+def best_detections(
+    prediction: Segments, classes: Int[Tensor, "k"], max_detections: int
+) -> Segments:
+    """The detections of these classes, best score first, at most so many of each."""
+    order = prediction.scores.argsort(descending=True, stable=True)
+    labels = prediction.labels[order]
+    better = (labels[:, None] == labels).tril(-1).sum(1)  # of its own class
+    return prediction[order[(better < max_detections) & torch.isin(labels, classes)]]
+
+
+def class_average_precisions(
+    images: Sequence[Judged], classes: Int[Tensor, "k"]
+) -> Float[Tensor, "k r t"]:
+    """AP of each class over all images; NaN where a range of areas has no target."""
+    order = torch.cat([image.scores for image in images]).argsort(descending=True, stable=True)
+    labels = torch.cat([image.labels for image in images])[order]
+    hit = torch.cat([image.true_positive for image in images], dim=-1)[..., order]
+    false = torch.cat([image.false_positive for image in images], dim=-1)[..., order]
+    num_targets = torch.stack([image.num_targets for image in images]).sum(0)[..., None]  # k r 1
+    ap = torch.zeros(len(classes), *hit.shape[:2], dtype=torch.float64)
+    for row, k, count in zip(ap, classes, num_targets, strict=True):
+        mine = labels == k
+        curve = precision_recall(hit[..., mine], false[..., mine], count[..., None])
+        row[:] = average_precision(*curve)
+    return ap.masked_fill(num_targets == 0, math.nan)
 
 
 def evaluate_instances(
@@ -206,34 +193,25 @@ def evaluate_instances(
     for threshold in thresholds:
         shares(thresholds=threshold)
     all_comparable(predictions, targets, len(categories), scored=True)
-    classes = [k for k, category in enumerate(categories) if category.is_thing]
-    ranges = torch.tensor([(0, math.inf), *area_ranges.values()], dtype=torch.float64)
+    classes = torch.tensor([k for k, c in enumerate(categories) if c.is_thing], dtype=torch.int64)
     cuts = torch.tensor(thresholds, dtype=torch.float64)
-    images = [
-        judge_image(prediction, target, classes, cuts, ranges, max_detections)
-        for prediction, target in zip(predictions, targets, strict=True)
-    ]
+    ranges = torch.tensor([(0, math.inf), *area_ranges.values()], dtype=torch.float64)
+    images = []
+    for prediction, target in zip(predictions, targets, strict=True):
+        found, truth = (
+            best_detections(prediction.to("cpu"), classes, max_detections),
+            target.to("cpu"),
+        )
+        truth = truth[torch.isin(truth.labels, classes)]
+        images.append(judge_image(found, truth, classes, cuts, ranges))
     ap = torch.full((len(classes), len(ranges), len(cuts)), math.nan, dtype=torch.float64)
-    for row, k in zip(ap, classes, strict=True):
-        parts = [image[k] for image in images if k in image]
-        if parts:
-            row[:] = class_average_precision(parts)
+    if images:
+        ap = class_average_precisions(images, classes)
+    names = [categories[k].name for k in classes]
     per_class = {
-        categories[k].name: summary(row, thresholds, area_ranges)
-        for row, k in zip(ap, classes, strict=True)
+        name: summary(row, thresholds, area_ranges) for name, row in zip(names, ap, strict=True)
     }
     return summary(ap, thresholds, area_ranges) | {"per_class": per_class}
-
-
-def class_average_precision(parts: Sequence[Judged]) -> Float[Tensor, "r t"]:
-    """AP of one class over all images; NaN where a range of areas has no target."""
-    order = torch.cat([part.scores for part in parts]).argsort(descending=True, stable=True)
-    true_positive = torch.cat([part.true_positive for part in parts], dim=-1)[..., order]
-    false_positive = torch.cat([part.false_positive for part in parts], dim=-1)[..., order]
-    num_targets = torch.stack([part.num_targets for part in parts]).sum(0)
-    curve = precision_recall(true_positive, false_positive, num_targets[:, None, None])
-    ap = average_precision(*curve)
-    return ap.masked_fill(num_targets[:, None] == 0, math.nan)
 
 
 def summary(

@@ -12,15 +12,14 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from lessons.average_precision import (
     AREA_RANGES,
     average_precision,
-    count_bits,
     evaluate_instances,
     mask_iou,
     match_detections,
-    pack_bits,
     precision_recall,
 )
 from lessons.kit.data import Category, Segments, empty_segments
 from lessons.kit.data.imperfect import imperfect_detections
+from lessons.kit.data.pixels import AT_ONCE, count_bits, packed, pixel_counts
 from lessons.kit.peers.coco import coco_evaluate, coco_mask_iou
 
 SEEDS = (0, 1, 2)  # twenty in the benchmark
@@ -197,8 +196,31 @@ def test_mask_iou_equals_pycocotools_and_loops(array, count, random):
 @given(masks)
 @settings(max_examples=40, deadline=None)
 def test_packed_masks_have_as_many_bits_as_pixels(array):
-    words = pack_bits(torch.from_numpy(array))
+    words = packed(torch.from_numpy(array))
     assert count_bits(words).tolist() == array.sum(axis=(1, 2)).tolist()
+
+
+@pytest.mark.parametrize(
+    "n, m, h, w", [(7, 5, 40, 50), (3, 30, 200, 301), (0, 2, 4, 4), (2, 0, 4, 4)]
+)
+def test_counts_of_pixels_equal_a_matrix_product(n, m, h, w):
+    """Small masks are counted all in one step, large ones in several; some are empty."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(count, h, w, generator=generator) > 0.6 for count in (n, m))
+    a[:1], b[:1] = False, False
+    a[1:2, : h // 2] = False
+    if n == 3:
+        assert packed(b).size * n > AT_ONCE
+    rows, others = a.flatten(1).double(), b.flatten(1).double()
+    expected = rows @ others.T, rows.sum(1), others.sum(1)
+    for count, wanted in zip(pixel_counts(a, b), expected, strict=True):
+        assert count.dtype == torch.int64 and count.equal(wanted.long())
+
+
+def test_masks_of_no_pixels_share_none():
+    nothing = torch.zeros(2, 0, 4, dtype=torch.bool)
+    assert [count.sum().item() for count in pixel_counts(nothing, nothing)] == [0, 0, 0]
+    assert mask_iou(nothing, nothing).tolist() == [[0, 0], [0, 0]]
 
 
 def greedy_by_loops(iou, threshold, ignored, crowd):

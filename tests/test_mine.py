@@ -393,8 +393,8 @@ def test_modules_without_a_part_are_taken_away(work):
 
 def test_what_a_system_is_made_of():
     reached = set(assembly.reached("mask_rcnn"))
-    for part in ("roi_align/roi_align", "anchor_boxes/nms", "average_precision/match_detections"):
+    for part in ("roi_align/roi_align", "anchor_boxes/nms", "average_precision/mask_iou"):
         assert tuple(part.split("/")) in reached
-    assert ("average_precision", "mask_iou") not in reached  # nothing of Mask R-CNN asks for it
+    assert ("lovasz", "lovasz_hinge") not in reached  # nothing of Mask R-CNN asks for it
     lessons_of = {lesson for lesson, _ in assembly.reached("spatial_embedding")}
     assert lessons_of == {"average_precision", "centroid_offsets", "lovasz", "spatial_embedding"}

