@@ -13,6 +13,7 @@ from lessons.average_precision import (
     match_detections,
     precision_recall,
 )
+from lessons.homework.answers.start_here_turns import connected_patches
 from lessons.kit import places
 from lessons.kit.errors import LessonsError
 from lessons.kit.homework import parts, questions
@@ -38,6 +39,22 @@ def said(capsys, *lesson, **answers):
 
 
 # ---------------------------------------------------------------- the answers, computed
+
+
+def patches_of_a_map():
+    text = ALL["patches-of-a-map"].text.split("```")[1]
+    rows = [[int(n) for n in line.split()] for line in text.strip().split("\n")[1:]]
+    return len(connected_patches(torch.tensor(rows), 1))
+
+
+def patches_against_truth():
+    truth, classes = (torch.tensor(p["grid"]) for p in ALL["patches-against-truth"].panel)
+    sheep = truth == torch.arange(1, 5)[:, None, None]
+    assert torch.equal(classes == 1, sheep.any(0)) and torch.equal(classes == 2, truth == 9)
+    iou = mask_iou(connected_patches(classes, 1), sheep)
+    assert iou[0, :3].tolist() == pytest.approx([1 / 3] * 3)
+    assert (iou >= 0.5).sum() == 1 and iou.max().item() == pytest.approx(2 / 3)
+    return 2
 
 
 def ap_by_hand():
@@ -102,6 +119,8 @@ def half_a_cell():
 
 
 COMPUTED = {
+    "patches-of-a-map": patches_of_a_map,
+    "patches-against-truth": patches_against_truth,
     "ap-by-hand": ap_by_hand,
     "who-takes-the-thing": who_takes_the_thing,
     "encode": encode,
@@ -139,6 +158,10 @@ def test_the_lines_do_what_the_lessons_do():
 
 
 OTHER = {
+    "the-second-map": [
+        "numbers = torch.where(mask, k, numbers)",
+        "numbers += k * mask",
+    ],
     "nms": [
         "rest = rest[~(iou > threshold)]",
         "rest = rest[(iou <= threshold).nonzero()[:, 0]]",
@@ -212,7 +235,7 @@ def test_each_lesson_has_three(root):
     for number, asked in questions.read_all().items():
         assert [q.number for q in asked] == [number] * 3
         assert {q.kind for q in asked} == {"number", "choice", "line"}
-    assert {"01", "02", "03", "04"} <= questions.read_all().keys()
+    assert {"00", "01", "02", "03", "04"} <= questions.read_all().keys()
 
 
 HEAD = 'number = "01"\ntitle = "x"\n[[question]]\nid = "a"\n'
@@ -250,8 +273,8 @@ def test_a_lesson_asks_of_the_last_the_third_and_the_sixth_before():
     }
     assert [q.id for q in questions_for("07").values()] == ["half-a-cell", "the-union"]
     assert questions_for("10")["a"].id == "bilinear"
-    with pytest.raises(LessonsError, match="nothing to recall for lesson 01: 01, 02, 03, 04 have"):
-        recall(1)
+    with pytest.raises(LessonsError, match="nothing to recall for lesson 30: 00, 01, 02, 03, 04"):
+        recall(30)
     with pytest.raises(LessonsError, match="nothing to recall for lesson RoIAlign"):
         recall("RoIAlign")
 

@@ -36,6 +36,7 @@ DOTS_PER_INCH = 110, 160  # … and as it is stored, sharp on any screen …
 STEPS = 8, 6  # … with channels that are multiples of it, which nobody sees in a photograph
 MARGIN = 0.08  # inches around a picture
 LARGE = 60_000  # the second of both where the first takes no more bytes than this
+SMALLEST = 6.5  # points of the letters on a thing: smaller ones are a smear
 FLAT = 1e-3  # a colour that covers this share of a picture means something and stays exact
 OWED: set[str] = set()
 """Functions that are the reference's as yet, in a student's notebook: captions name them."""
@@ -314,10 +315,14 @@ def _pixels(image: Tensor) -> np.ndarray:
 
 
 def _write_labels(ax: Axes, segments: Segments, categories: Sequence[Category]) -> None:
-    """The class of each thing, and its score; of thin ones with a score only that."""
+    """The class of each thing, and its score; of thin ones with a score only that.
+
+    Where labels would lie over one another, the thing with more room keeps its own.
+    """
     h, w = segments.size
     inch = ax.get_window_extent().width / ax.figure.dpi / max(h, w)  # of a pixel
     crowd = is_crowd(segments).tolist()
+    labels = []
     for k, (mask, label) in enumerate(zip(segments.masks.cpu(), segments.labels, strict=True)):
         if not categories[label].is_thing or not mask.any():
             continue
@@ -329,7 +334,27 @@ def _write_labels(ax: Axes, segments: Segments, categories: Sequence[Category]) 
             text = score if points < 6 else f"{text} {score}"
         side = "left" if x < 0.1 * w else "right" if x > 0.9 * w else "center"
         x = {"left": 1, "right": w - 1, "center": x}[side]
-        _write(ax, x, y, text, size=min(max(points, 5), 8), ha=side)
+        labels.append((x, y, text, side, min(max(points, SMALLEST), 8)))
+    for x, y, text, side, size in _with_room(labels, 1 / (72 * inch)):
+        _write(ax, x, y, text, size=size, ha=side)
+
+
+def _with_room(labels: Sequence[tuple], pixels: float) -> list[tuple]:
+    """The labels (x, y, text, side, size) that lie over no larger one, in their order.
+
+    `pixels` are those of a point, the unit of `size`.
+    """
+    kept: dict[int, tuple] = {}
+    for k in sorted(range(len(labels)), key=lambda k: -labels[k][-1]):
+        x, y, text, side, size = labels[k]
+        high = pixels * size
+        wide = 0.6 * high * len(text)  # of a letter, in this font
+        x0 = x - {"left": 0, "center": wide / 2, "right": wide}[side]
+        box = x0, y - 0.6 * high, x0 + wide, y + 0.6 * high
+        if all(b[0] >= box[2] or box[0] >= b[2] or b[1] >= box[3] or box[1] >= b[3]
+               for b in kept.values()):  # fmt: skip
+            kept[k] = box
+    return [labels[k] for k in sorted(kept)]
 
 
 def _inner_point(mask: np.ndarray) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Where things lie: the clone, the course's recorded runs, checkpoints, what the user makes."""
+"""Where things lie: the clone, recorded runs, photographs, checkpoints, what the user makes."""
 
 import os
 from datetime import date
@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = ROOT / "lessons" / "recorded"
 CHECKPOINTS = ROOT / "build" / "checkpoints"
+PHOTOGRAPHS = ROOT / "lessons" / "kit" / "data" / "photographs"
 
 
 def my() -> Path:

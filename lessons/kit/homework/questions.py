@@ -4,7 +4,8 @@ A file has the lesson's `number` and `title` and, in the order in which later le
 three `[[question]]`: what the next lesson asks, the third after, and the sixth after. Each has an
 `id`, a `kind`, its `text` in Markdown, the `answer`, a `hint` for the second miss, `why` for the
 third, and `[[question.wrong]]`: an `answer` that is to be expected, and what to `say` to it. `see`
-names a heading of the lesson. By kind:
+names a heading of the lesson. `prerequisites.toml`, with questions on what one should know before
+the first lesson, has no number. By kind:
 
 - "number": worked out by hand, right within `tolerance`.
 - "choice": the number of one of the `options`, counted from 1.
@@ -60,6 +61,8 @@ class Question:
 
     def pointer(self) -> str:
         """Where to look again."""
+        if not self.number:  # what one should know before the first lesson
+            return f"*{self.see}*, at the end of this notebook"
         section = f", *{self.see}*" if self.see else ""
         return f"lesson {self.number} ({self.title}{section})"
 
@@ -137,18 +140,28 @@ def folder() -> Path:
 
 def read_all() -> dict[str, list[Question]]:
     """The questions by the lesson's number. Raises LessonsError, naming a file that is damaged."""
-    found = {}
-    for path in sorted(folder().glob("*.toml")):
-        try:
-            said = tomllib.loads(path.read_text(encoding="utf-8"))
-            head = {"lesson": path.stem, "number": said["number"], "title": said["title"]}
-            questions = [Question(**head, **entry) for entry in said["question"]]
-            for question in questions:
-                _must_be_whole(question)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LessonsError(f"{places.shown(path)} is damaged: {error}") from None
-        found[said["number"]] = questions
-    return dict(sorted(found.items()))
+    found = [read(path) for path in sorted(folder().glob("*.toml"))]
+    return {asked[0].number: asked for asked in sorted(found, key=lambda asked: asked[0].number)}
+
+
+def prerequisites() -> list[Question]:
+    """What one should know before the first lesson. Raises LessonsError as `read_all`."""
+    return read(folder().parent / "prerequisites.toml")
+
+
+def read(path: Path) -> list[Question]:
+    """The questions of a file. Raises LessonsError, naming it, where it is damaged."""
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        head = {"lesson": path.stem, "number": said["number"], "title": said["title"]}
+        questions = [Question(**head, **entry) for entry in said["question"]]
+        if not questions:
+            raise ValueError("it asks nothing")
+        for question in questions:
+            _must_be_whole(question)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LessonsError(f"{places.shown(path)} is damaged: {error}") from None
+    return questions
 
 
 def _must_be_whole(question: Question) -> None:

@@ -3,7 +3,8 @@
 `recall("04")` asks one question of the last lesson, one of the third before and one of the sixth
 before, of those that there are. `recall("04", a=…, b=…)` says of each answer whether it is right;
 `...` stands for one that is not given yet. A wrong answer gets a pointer first, then a hint, and
-at the third different attempt the answer.
+at the third different attempt the answer. Before the first lesson, `recall("00")` asks what one
+should know.
 """
 
 import importlib
@@ -18,7 +19,8 @@ from lessons.kit.homework import parts, questions
 from lessons.kit.homework.questions import Question
 
 BEFORE = (1, 3, 6)  # how many lessons before; a lesson's first question is for the next one, …
-LETTERS = "abc"
+FIRST = "00"  # the lesson before which there is none
+LETTERS = "abcdefgh"
 _MISSES: dict[tuple[str, str], list[str]] = {}
 
 
@@ -36,7 +38,8 @@ class Asked:
     def text(self, letter: str) -> str:
         """A question in Markdown."""
         question = self.questions[letter]
-        lines = [f"**{letter}**, from lesson {question.number}. {question.text.strip()}"]
+        origin = f", from lesson {question.number}" if question.number else ""
+        lines = [f"**{letter}**{origin}. {question.text.strip()}"]
         if question.options:
             lines.append("\n".join(f"{n}. {o}" for n, o in enumerate(question.options, start=1)))
         if question.code:
@@ -75,6 +78,8 @@ def recall(lesson: str | int, **answers: object) -> Asked | None:
 
 def questions_for(number: str) -> dict[str, Question]:
     """The questions that a lesson begins with, by letter."""
+    if number == FIRST:
+        return dict(zip(LETTERS, questions.prerequisites(), strict=False))
     there = questions.read_all()
     wanted = [
         there[each][place]
