@@ -20,7 +20,15 @@ from lessons.average_precision import evaluate_instances
 from lessons.kit.data import Segments, boxes, is_crowd
 from lessons.kit.data.checks import as_many, at_least, checked, labels_in, one_of, shares
 from lessons.kit.models.backbone import Backbone, group_norm
-from lessons.kit.models.images import MEAN, STD, batch_images, batch_segments, in_full_precision
+from lessons.kit.models.images import (
+    MEAN,
+    STD,
+    batch_images,
+    batch_masks,
+    batch_segments,
+    in_full_precision,
+)
+from lessons.kit.models.pyramid import pool_pyramid
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.region_proposals import (
     FeaturePyramid,
@@ -297,7 +305,7 @@ class MaskRCNN(nn.Module):
 
         f = self.mask_head(self.pool(features, rois, self.mask_size // 2))
         crop = self.mask_targets or partial(mask_targets, aligned=self.aligned)
-        masks = masks_of_batch(things, batch_size)
+        masks = batch_masks(things, batch_size)
         w = crop(masks, rois[:, 1:], sample.matches[some], self.mask_size)
         losses["mask"] = self.mask_loss(f, w, u)  # L_mask(s^u, w)
         return losses
@@ -360,40 +368,6 @@ class MaskRCNN(nn.Module):
         return pool_pyramid(features, rois, size, align, *where)
 
 
-@checked
-def choose_level(
-    rois: Float[Tensor, "n 5"], levels: Sequence[int], canonical_size: float
-) -> Int[Tensor, "n"]:
-    """The pyramid level of each RoI: a box of `canonical_size` pixels belongs to stride 16.
-
-    Half the size is one level finer (Lin et al. 2017, eq. 1). Level 0 has stride 4; the result
-    is limited to `levels`.
-    """
-    area = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
-    level = torch.floor(2 + torch.log2(area.sqrt() / canonical_size) + 1e-6)
-    return level.clamp(levels[0], levels[-1]).long()
-
-
-@checked
-def pool_pyramid(
-    features: Sequence[Float[Tensor, "b c _ _"]],
-    rois: Float[Tensor, "n 5"],
-    size: int,
-    roi_align: Callable,
-    strides: Sequence[int],
-    levels: Sequence[int],
-    canonical_size: float,
-) -> Float[Tensor, "n c p p"]:
-    """Each RoI's features, size×size, from the level that suits its area."""
-    level = choose_level(rois, levels, canonical_size)
-    order, pooled = [], []
-    for number in levels:
-        here = torch.where(level == number)[0]
-        order.append(here)
-        pooled.append(roi_align(features[number], rois[here], size, 1 / strides[number]))
-    return torch.cat(pooled)[torch.cat(order).argsort()]
-
-
 @dataclass
 class RoISample:
     """RoIs to learn from, of all images of a batch: their class, their box code, their object."""
@@ -430,16 +404,6 @@ def sample_rois(
         parts.append((F.pad(found[index], (1, 0), value=i), u, v, match))
         before += len(truth)
     return RoISample(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def masks_of_batch(things: Sequence[Segments], size: tuple[int, int]) -> Bool[Tensor, "g h w"]:
-    """The masks of all images in one stack; up to `size` the outermost pixels are repeated."""
-    stack = []
-    for masks in (each.masks for each in things):
-        y, x = (torch.arange(n, device=masks.device) for n in size)
-        y, x = y.clamp(max=masks.shape[1] - 1), x.clamp(max=masks.shape[2] - 1)
-        stack.append(masks[:, y[:, None], x])
-    return torch.cat(stack)
 
 
 @checked
@@ -491,11 +455,9 @@ def recipe(
             parts["mask_head"] = MaskHead(64, things + 1)
         return MaskRCNN(things, **parts)
 
-    if data == "four_scenes":
-        budgets = by_heart(Budget(190, batch=2, size=64, learning_rate=2e-3))
-    else:
-        full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, turn=data == "nuclei")
-        budgets = from_full(full)
+    few = Budget(190, batch=2, size=64, learning_rate=2e-3)
+    full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, turn=data == "nuclei")
+    budgets = by_heart(few) if data == "four_scenes" else from_full(full)
     return Recipe(
         system="mask_rcnn",
         model=model,

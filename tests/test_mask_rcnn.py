@@ -13,6 +13,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from lessons.kit.data import Segments, boxes, is_crowd
 from lessons.kit.data.scenes import scene
 from lessons.kit.models.backbone import Backbone
+from lessons.kit.models.pyramid import choose_level, pool_pyramid
 from lessons.kit.peers.mask_rcnn import (
     detect_unpasted,
     in_our_names,
@@ -26,12 +27,10 @@ from lessons.mask_rcnn import (
     MaskHead,
     MaskRCNN,
     choose_detections,
-    choose_level,
     mask_loss,
     mask_scores,
     mask_targets,
     paste_masks,
-    pool_pyramid,
     recipe,
     sample_rois,
     softmax_mask_loss,

@@ -4,6 +4,7 @@ Boxes are x0, y0, x1, y1 in pixels of the image, whose first pixel covers 0 to 1
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -31,19 +32,25 @@ Box = Sequence[float] | Float[Tensor, "4"]
 def whole_way(
     image: Float[Tensor, "3 h w"],
     proposals: Float[Tensor, "_ 4"],
-    boxes: Float[Tensor, "n 4"],
-    masks: Float[Tensor, "n m m"],
+    found: Any,
     answer: Segments,
     kinds: Sequence[Category],
+    most: int = 40,
 ) -> captioned:
-    """Proposals, the boxes that are left, their small masks, and the pasted answer."""
+    """The best proposals, the boxes that are left (`Detections`), their masks, the pasted answer.
+
+    Of what is found, what has a score above ½.
+    """
+    sure = found.scores > 0.5
+    proposals, boxes, masks = proposals[:most], found.rois[sure, 1:], found.masks[sure]
+    answer = answer[answer.scores > 0.5]
     figure, axes = plt.subplots(1, 4, figsize=(11, 3.1))
-    for ax, found, title, color in (
-        (axes[0], proposals, f"{len(proposals)} proposals", ORANGE),
-        (axes[1], boxes, f"{len(boxes)} boxes", BLUE),
+    for ax, shown, title, color in (
+        (axes[0], proposals, f"the best {len(proposals)} proposals", ORANGE),
+        (axes[1], boxes, f"{len(boxes)} boxes with a class", BLUE),
     ):
         draw_image(image, title=title, ax=ax)
-        for box in found:
+        for box in shown:
             draw_box(ax, box - 0.5, color)
     wide = 4
     tiles = F.pad(masks[: wide**2], (2, 2, 2, 2), value=0.5)
@@ -128,7 +135,13 @@ def gradients(pushed: Mapping[str, Float[Tensor, "_"]], own: int) -> captioned:
     for ax, (name, values) in zip(axes, pushed.items(), strict=True):
         labels = [f"class {k + 1}" for k in range(4)] + ["background"] * (len(values) - 4)
         colors = [ORANGE if k == own else BLUE for k in range(len(values))]
-        bars = ax.bar(labels, values, color=colors, hatch=["" if k == own else "//" for k in range(len(values))], edgecolor="white")
+        bars = ax.bar(
+            labels,
+            values,
+            color=colors,
+            hatch=["" if k == own else "//" for k in range(len(values))],
+            edgecolor="white",
+        )
         ax.bar_label(bars, fmt="%.2f", size=8)
         ax.set(title=name, ylim=(0, 1.15 * max(float(v.max()) for v in pushed.values())))
         ax.tick_params(axis="x", rotation=30)

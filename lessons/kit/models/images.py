@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Real
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from lessons.kit.data import Segments, check_images
@@ -79,6 +79,18 @@ def batch_segments(
             visible += [k] * seen
         kept.append(own if len(visible) == len(own) else own[visible])
     return kept
+
+
+def batch_masks(
+    segments: Sequence[Segments], size: tuple[int, int]
+) -> Bool[Tensor, "n height width"]:
+    """The masks of all images in one stack; up to `size` each repeats its outermost pixels."""
+    stack = []
+    for masks in (own.masks for own in segments):
+        y, x = (torch.arange(side, device=masks.device) for side in size)
+        y, x = y.clamp(max=masks.shape[1] - 1), x.clamp(max=masks.shape[2] - 1)
+        stack.append(masks[:, y[:, None], x])
+    return torch.cat(stack)
 
 
 def must_be_list(name: str, values: Any) -> None:
