@@ -44,7 +44,7 @@ def whole_way(
     sure = found.scores > 0.5
     proposals, boxes, masks = proposals[:most], found.rois[sure, 1:], found.masks[sure]
     answer = answer[answer.scores > 0.5]
-    figure, axes = plt.subplots(1, 4, figsize=(11, 3.1))
+    figure, axes = plt.subplots(1, 4, figsize=(9.6, 2.8))
     for ax, shown, title, color in (
         (axes[0], proposals, f"the best {len(proposals)} proposals", ORANGE),
         (axes[1], boxes, f"{len(boxes)} boxes with a class", BLUE),
@@ -262,20 +262,21 @@ def ceilings(
     )
 
 
-def duplicates(
-    image: Float[Tensor, "3 h w"], thing: Segments, found: Segments, kinds: Sequence[Category]
-) -> captioned:
-    """A thing that is found twice."""
-    figure, axes = plt.subplots(1, 1 + len(found), figsize=(3.1 * (1 + len(found)), 3.1))
-    draw_segments(image, thing, kinds, labels=False, title="the thing", ax=axes[0])
+def duplicates(image: Float[Tensor, "3 h w"], thing: Segments, found: Segments) -> captioned:
+    """A thing that is found twice: what each of the detections has too much and too little."""
+    figure, axes = plt.subplots(1, 1 + len(found), figsize=(2.7 * (1 + len(found)), 2.6))
+    draw_image(image, title="the thing", ax=axes[0])
+    axes[0].contour(thing.masks[0].float(), [0.5], colors=["white"], linewidths=1.5)
     for k, ax in enumerate(axes[1:]):
-        title = f"a detection with score {found.scores[k]:.2f}"
-        draw_segments(image, found[[k]], kinds, labels=False, title=title, ax=ax)
+        _against(ax, found.masks[k], thing.masks[0], f"score {found.scores[k]:.2f}")
+    rows, columns = (thing.masks[0].any(axis).nonzero()[[0, -1], 0] for axis in (1, 0))
+    for ax in axes:
+        _zoom(ax, (columns[0], rows[0], columns[1], rows[1]), 6)
     figure.tight_layout(w_pad=0.6)
     return captioned(
         figure,
-        "A near duplicate that is still there after NMS: two boxes that overlap by less than the "
-        "threshold, and two masks of one thing.",
+        "A near duplicate that is still there after NMS: two detections of one thing. Orange: "
+        "painted and not true; blue: true and not painted.",
     )
 
 
@@ -306,7 +307,7 @@ def answers(
     kinds: Sequence[Category],
 ) -> captioned:
     """Ground truth above, predictions below."""
-    figure, axes = plt.subplots(2, len(samples), figsize=(9.6, 5.2))
+    figure, axes = plt.subplots(2, len(samples), figsize=(8.4, 4.5))
     for column, sample, truth, answer in zip(axes.T, samples, truths, found, strict=True):
         draw_segments(sample.image, truth, kinds, labels=False, ax=column[0])
         draw_segments(sample.image, answer, kinds, labels=False, ax=column[1])

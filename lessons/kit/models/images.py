@@ -87,9 +87,11 @@ def batch_masks(
     """The masks of all images in one stack; up to `size` each repeats its outermost pixels."""
     stack = []
     for masks in (own.masks for own in segments):
-        y, x = (torch.arange(side, device=masks.device) for side in size)
-        y, x = y.clamp(max=masks.shape[1] - 1), x.clamp(max=masks.shape[2] - 1)
-        stack.append(masks[:, y[:, None], x])
+        for axis, side in ((1, size[0]), (2, size[1])):
+            if (here := masks.shape[axis]) < side:
+                last = masks.narrow(axis, here - 1, 1)
+                masks = torch.cat([masks, *[last] * (side - here)], dim=axis)
+        stack.append(masks)
     return torch.cat(stack)
 
 
