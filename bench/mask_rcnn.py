@@ -19,7 +19,9 @@ from lessons.kit.data import Segments, boxes, is_crowd, things
 from lessons.kit.data.real import CocoPanoptic
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.models.backbone import Backbone
+from lessons.kit.models.pyramid import choose_level
 from lessons.kit.peers.mask_rcnn import (
+    LOSSES,
     ResNetBody,
     detect_unpasted,
     make_sure,
@@ -27,7 +29,7 @@ from lessons.kit.peers.mask_rcnn import (
     torchvision_mask_rcnn,
     transplant,
 )
-from lessons.mask_rcnn import BoxHead, MaskHead, MaskRCNN, choose_level
+from lessons.mask_rcnn import BoxHead, MaskHead, MaskRCNN
 from lessons.region_proposals import FeaturePyramid, RegionProposalNetwork
 
 T, BATCH, SIDE = 4, 8, 128
@@ -109,13 +111,6 @@ def memory(side: int, batch: int) -> None:
 
 SHORT_SIDE, THINGS = 800, 90
 ALL = 10**6
-LOSSES = {
-    "objectness": "loss_objectness",
-    "rpn_box": "loss_rpn_box_reg",
-    "cls": "loss_classifier",
-    "box": "loss_box_reg",
-    "mask": "loss_mask",
-}
 
 
 def photographs() -> Iterator[tuple[str, tuple[torch.Tensor, Segments]]]:

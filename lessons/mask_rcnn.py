@@ -1,8 +1,8 @@
 # Built by `lessons build` from notebooks/05_mask_rcnn.ipynb: edit that, not this.
 """Mask R-CNN.
 
-You build the detector that finds each thing with a box and then paints it with a mask, loss by
-loss, train it, and measure what the lecture says of it.
+You build the system that finds each thing with a box and then paints it with a mask, and you
+measure how much of a blunt mask is resolution and how much was not learned.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,15 @@ from lessons.average_precision import evaluate_instances
 from lessons.kit.data import Segments, boxes, is_crowd
 from lessons.kit.data.checks import as_many, at_least, checked, labels_in, one_of, shares
 from lessons.kit.models.backbone import Backbone, group_norm
-from lessons.kit.models.images import MEAN, STD, batch_images, batch_segments, in_full_precision
+from lessons.kit.models.images import (
+    MEAN,
+    STD,
+    batch_images,
+    batch_masks,
+    batch_segments,
+    in_full_precision,
+)
+from lessons.kit.models.pyramid import pool_pyramid
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.region_proposals import (
     FeaturePyramid,
@@ -58,6 +66,16 @@ def mask_scores(
 
 
 @checked
+def softmax_mask_scores(
+    logits: Float[Tensor, "n k m m"], labels: Integer[Tensor, "n"]
+) -> Float[Tensor, "n m m"]:
+    """The probability of each detection's class against all others and the background."""
+    labels_in(labels, logits.shape[1] - 1)
+    probability = in_full_precision(logits).softmax(dim=1)
+    return probability[torch.arange(len(labels), device=labels.device), labels.long()]
+
+
+@checked
 def softmax_mask_loss(
     logits: Float[Tensor, "n k m m"], targets: Float[Tensor, "n m m"], labels: Integer[Tensor, "n"]
 ) -> Float[Tensor, ""]:
@@ -71,16 +89,6 @@ def softmax_mask_loss(
     log = in_full_precision(logits).log_softmax(dim=1)
     own = log[torch.arange(len(labels), device=labels.device), labels.long()]
     return -(targets * own + (1 - targets) * log[:, -1]).mean()
-
-
-@checked
-def softmax_mask_scores(
-    logits: Float[Tensor, "n k m m"], labels: Integer[Tensor, "n"]
-) -> Float[Tensor, "n m m"]:
-    """The probability of each detection's class against all others and the background."""
-    labels_in(labels, logits.shape[1] - 1)
-    probability = in_full_precision(logits).softmax(dim=1)
-    return probability[torch.arange(len(labels), device=labels.device), labels.long()]
 
 
 @checked
@@ -108,24 +116,17 @@ def paste_masks(
 
     Pixel centres are looked up bilinearly (detectron2's convention, where torchvision rounds
     boxes to whole pixels). Bilinear weights are a product of one along y and one along x, so
-    the whole is two matrix products.
+    pasting is two matrix products. A box without area is taken for a very thin one.
     """
-    height, width = size
-    m = masks.shape[-1]
-    x0, y0, x1, y1 = boxes.unbind(dim=1)
-    along_y = _hat_weights(y0, y1, height, m).to(masks)  # (n, h, m)
-    along_x = _hat_weights(x0, x1, width, m).to(masks)  # (n, w, m)
-    return along_y @ masks @ along_x.mT
-
-
-def _hat_weights(
-    start: Float[Tensor, "n"], end: Float[Tensor, "n"], pixels: int, m: int
-) -> Float[Tensor, "n pixels m"]:
-    """How much each mask cell counts at each pixel's centre, along one axis."""
-    centres = torch.arange(pixels, device=start.device) + 0.5
-    cells = torch.arange(m, device=start.device)
-    place = (centres - start[:, None]) / (end - start).clamp(min=1e-6)[:, None] * m - 0.5
-    return (1 - (place[:, :, None] - cells).abs()).clamp(min=0)
+    m, along = masks.shape[-1], []
+    for axis, pixels in ((1, size[0]), (0, size[1])):  # y, then x
+        start, end = boxes[:, axis], boxes[:, axis + 2]
+        centres = torch.arange(pixels, device=boxes.device) + 0.5
+        cells = torch.arange(m, device=boxes.device)
+        inside = (centres - start[:, None]) / (end - start).clamp(min=1e-6)[:, None]  # 0 … 1
+        weights = (1 - (inside[:, :, None] * m - 0.5 - cells).abs()).clamp(min=0)
+        along.append(weights.to(masks))
+    return along[0] @ masks @ along[1].mT
 
 
 @checked
@@ -152,16 +153,12 @@ class BoxHead(nn.Module):
         self, channels: int, num_classes: int, pooled: int = 7, hidden: int = 128, norm: bool = True
     ):
         super().__init__()
-        self.pooled = pooled
-        self.layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(channels * pooled * pooled, hidden),
-            *([nn.LayerNorm(hidden)] if norm else []),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, hidden),
-            *([nn.LayerNorm(hidden)] if norm else []),
-            nn.ReLU(inplace=True),
-        )
+        self.pooled, layers = pooled, [nn.Flatten()]
+        for inside in (channels * pooled * pooled, hidden):
+            layers += [nn.Linear(inside, hidden)]
+            layers += [nn.LayerNorm(hidden)] if norm else []
+            layers += [nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers)
         self.classes = nn.Linear(hidden, num_classes + 1)  # background is number 0
         self.deltas = nn.Linear(hidden, num_classes * 4)
 
@@ -185,8 +182,7 @@ class MaskHead(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for number in range(depth):
-            inside = channels if number == 0 else hidden
-            layers += [nn.Conv2d(inside, hidden, 3, padding=1)]
+            layers += [nn.Conv2d(hidden if number else channels, hidden, 3, padding=1)]
             layers += [group_norm(hidden)] if norm else []
             layers += [nn.ReLU(inplace=True)]
         layers += [nn.ConvTranspose2d(hidden, hidden, 2, stride=2), nn.ReLU(inplace=True)]
@@ -202,108 +198,6 @@ class MaskHead(nn.Module):
 
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-
-
-@dataclass
-class RoISample:
-    """RoIs to learn from, of all images of a batch: their class, their box code, their object."""
-
-    rois: Float[Tensor, "n 5"]  # image, x0, y0, x1, y1
-    u: Int[Tensor, "n"]  # class: 0 is background, k + 1 is label k
-    v: Float[Tensor, "n 4"]  # the code of the object's box; 0 for background
-    matches: Int[Tensor, "n"]  # the object's number in its image; −1 for background
-
-
-@checked
-def sample_rois(
-    proposals: Sequence[Float[Tensor, "_ 4"]],
-    true_boxes: Sequence[Float[Tensor, "_ 4"]],
-    labels: Sequence[Integer[Tensor, "_"]],
-    count: int,
-    positive_fraction: float,
-) -> RoISample:
-    """`count` RoIs of each image, positives (IoU ≥ ½ with an object) up to a fraction.
-
-    The true boxes join the proposals, so that there is something to learn from at the start.
-    """
-    as_many(len(proposals), true_boxes=true_boxes, labels=labels)
-    parts = []
-    for number, (found, truth, classes) in enumerate(
-        zip(proposals, true_boxes, labels, strict=True)
-    ):
-        found = torch.cat([found, truth])
-        matches = match_boxes(box_iou(truth, found), 0.5, 0.5)
-        positives, negatives = sample_boxes(matches, count, positive_fraction)
-        index, own = torch.cat([positives, negatives]), matches[positives]
-        u, v = torch.zeros_like(index), torch.zeros_like(found[index])
-        u[: len(positives)] = classes[own].long() + 1
-        v[: len(positives)] = encode_boxes(truth[own], found[positives], BOX_WEIGHTS)
-        match = torch.cat([own, torch.full_like(negatives, -1)])
-        parts.append((F.pad(found[index], (1, 0), value=number), u, v, match))
-    return RoISample(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-@checked
-def choose_level(
-    rois: Float[Tensor, "n 5"], levels: Sequence[int], canonical_size: float
-) -> Int[Tensor, "n"]:
-    """The pyramid level of each RoI: a box of `canonical_size` pixels belongs to stride 16.
-
-    Half the size is one level finer (Lin et al. 2017, eq. 1). Level 0 has stride 4; the result
-    is limited to `levels`.
-    """
-    area = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
-    level = torch.floor(2 + torch.log2(area.sqrt() / canonical_size) + 1e-6)
-    return level.clamp(levels[0], levels[-1]).long()
-
-
-@checked
-def pool_pyramid(
-    features: Sequence[Float[Tensor, "b c _ _"]],
-    rois: Float[Tensor, "n 5"],
-    size: int,
-    roi_align: Callable,
-    strides: Sequence[int],
-    levels: Sequence[int],
-    canonical_size: float,
-) -> Float[Tensor, "n c p p"]:
-    """Each RoI's features, size×size, from the level that suits its area."""
-    level = choose_level(rois, levels, canonical_size)
-    order, pooled = [], []
-    for number in levels:
-        here = torch.where(level == number)[0]
-        order.append(here)
-        pooled.append(roi_align(features[number], rois[here], size, 1 / strides[number]))
-    return torch.cat(pooled)[torch.cat(order).argsort()]
-
-
-@checked
-def choose_detections(
-    logits: Float[Tensor, "n k1"],
-    codes: Float[Tensor, "n k1-1 4"],
-    rois: Float[Tensor, "n 5"],
-    sizes: Sequence[tuple[int, int]],
-    score_threshold: float,
-    nms_threshold: float,
-    most: int,
-) -> tuple[Float[Tensor, "d 5"], Int[Tensor, "d"], Float[Tensor, "d"]]:
-    """The refined boxes that pass threshold and NMS, with labels and scores; an image's best first.
-
-    Every class of every RoI is a candidate of its own; NMS is done within image and class, and
-    an image keeps `most` at most.
-    """
-    probability = in_full_precision(logits).softmax(dim=1)[:, 1:]
-    roi, label = torch.where(probability > score_threshold)
-    score, image = probability[roi, label], rois[roi, 0]
-    corners = decode_boxes(in_full_precision(codes[roi, label]), rois[roi, 1:], BOX_WEIGHTS)
-    edge = corners.new_tensor([(w, h, w, h) for h, w in sizes])[image.long()]
-    corners = torch.minimum(corners.clamp(min=0), edge)
-    wide = torch.where((corners[:, 2:] - corners[:, :2] >= 1e-2).all(dim=1))[0]
-    group = image[wide].long() * logits.shape[1] + label[wide]
-    kept = wide[nms(corners[wide], score[wide], nms_threshold, group)]
-    best = [kept[image[kept] == number][:most] for number in range(len(sizes))]
-    kept = torch.cat(best)
-    return torch.cat([image[kept, None], corners[kept]], dim=1), label[kept], score[kept]
 
 
 @dataclass
@@ -383,22 +277,6 @@ class MaskRCNN(nn.Module):
         for name, values in {"mean": MEAN, "std": STD}.items():
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
-    def features(
-        self, images: Sequence[Float[Tensor, "3 _ _"]]
-    ) -> tuple[list[Float[Tensor, "b c _ _"]], tuple[int, int], list[tuple[int, int]]]:
-        """The pyramid of the batched images, the batch's size, and the images' own."""
-        batch, sizes = batch_images(images, self.mean, self.std)
-        return self.pyramid(self.backbone(batch)), tuple(batch.shape[-2:]), sizes
-
-    def pool(
-        self, features: Sequence[Float[Tensor, "b c _ _"]], rois: Float[Tensor, "n 5"], size: int
-    ) -> Float[Tensor, "n c p p"]:
-        """The RoIs' features, size×size."""
-        samples = {"sampling_ratio": self.sampling_ratio, "aligned": self.aligned}
-        align = self.roi_align or partial(roi_align, **samples)
-        where = self.backbone.strides, self.levels, self.canonical_size
-        return pool_pyramid(features, rois, size, align, *where)
-
     def instance_losses(
         self,
         features: Sequence[Float[Tensor, "b c _ _"]],
@@ -411,9 +289,8 @@ class MaskRCNN(nn.Module):
         `batch_size` is that of the padded batch, `sizes` are the images' own, (height, width).
         """
         segments = batch_segments(segments, sizes)
-        things = [torch.where((s.labels < self.num_things) & ~is_crowd(s))[0] for s in segments]
-        true_boxes = [boxes(s)[k] for s, k in zip(segments, things, strict=True)]
-        labels = [s.labels[k] for s, k in zip(segments, things, strict=True)]
+        things = [s[(s.labels < self.num_things) & ~is_crowd(s)] for s in segments]
+        true_boxes, labels = [boxes(s) for s in things], [s.labels for s in things]
         proposals, losses = self.rpn(features, batch_size, sizes, true_boxes)
         sample = sample_rois(proposals, true_boxes, labels, self.samples, self.positive_fraction)
 
@@ -426,14 +303,19 @@ class MaskRCNN(nn.Module):
         distance = F.smooth_l1_loss(t_u, v, beta=1 / 9, reduction="sum")
         losses["box"] = distance / len(sample.u)  # L_box(t^u, v)
 
-        m, crop = self.mask_size, self.mask_targets or partial(mask_targets, aligned=self.aligned)
-        w = []
-        for number, (s, k) in enumerate(zip(segments, things, strict=True)):
-            own = some[sample.rois[some, 0] == number]
-            w.append(crop(s.masks[k], sample.rois[own, 1:], sample.matches[own], m))
-        f = self.mask_head(self.pool(features, rois, m // 2))
-        losses["mask"] = self.mask_loss(f, torch.cat(w), u)  # L_mask(s^u, w)
+        f = self.mask_head(self.pool(features, rois, self.mask_size // 2))
+        crop = self.mask_targets or partial(mask_targets, aligned=self.aligned)
+        masks = batch_masks(things, batch_size)
+        w = crop(masks, rois[:, 1:], sample.matches[some], self.mask_size)
+        losses["mask"] = self.mask_loss(f, w, u)  # L_mask(s^u, w)
         return losses
+
+    def forward(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The losses: objectness, rpn_box, cls, box, mask."""
+        features, batch_size, sizes = self.features(images)
+        return self.instance_losses(features, batch_size, sizes, segments)
 
     @torch.no_grad()
     def detect(
@@ -463,18 +345,93 @@ class MaskRCNN(nn.Module):
             answers.append(answer[answer.masks.flatten(1).any(dim=1)])
         return answers
 
-    def forward(
-        self, images: Sequence[Float[Tensor, "3 _ _"]], segments: Sequence[Segments]
-    ) -> dict[str, Float[Tensor, ""]]:
-        """The losses: objectness, rpn_box, cls, box, mask."""
-        features, batch_size, sizes = self.features(images)
-        return self.instance_losses(features, batch_size, sizes, segments)
-
     @torch.no_grad()
     def predict_instances(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> list[Segments]:
         """Masks (threshold ½), labels and scores of each image, best first; they may overlap."""
         features, batch_size, sizes = self.features(images)
         return self.paste_detections(self.detect(features, batch_size, sizes), sizes)
+
+    def features(
+        self, images: Sequence[Float[Tensor, "3 _ _"]]
+    ) -> tuple[list[Float[Tensor, "b c _ _"]], tuple[int, int], list[tuple[int, int]]]:
+        """The pyramid of the batched images, the batch's size, and the images' own."""
+        batch, sizes = batch_images(images, self.mean, self.std)
+        return self.pyramid(self.backbone(batch)), tuple(batch.shape[-2:]), sizes
+
+    def pool(
+        self, features: Sequence[Float[Tensor, "b c _ _"]], rois: Float[Tensor, "n 5"], size: int
+    ) -> Float[Tensor, "n c p p"]:
+        """The RoIs' features, size×size."""
+        samples = {"sampling_ratio": self.sampling_ratio, "aligned": self.aligned}
+        align = self.roi_align or partial(roi_align, **samples)
+        where = self.backbone.strides, self.levels, self.canonical_size
+        return pool_pyramid(features, rois, size, align, *where)
+
+
+@dataclass
+class RoISample:
+    """RoIs to learn from, of all images of a batch: their class, their box code, their object."""
+
+    rois: Float[Tensor, "n 5"]  # image, x0, y0, x1, y1
+    u: Int[Tensor, "n"]  # class: 0 is background, k + 1 is label k
+    v: Float[Tensor, "n 4"]  # the code of the object's box; 0 for background
+    matches: Int[Tensor, "n"]  # the object's number, through all images; −1 for background
+
+
+@checked
+def sample_rois(
+    proposals: Sequence[Float[Tensor, "_ 4"]],
+    true_boxes: Sequence[Float[Tensor, "_ 4"]],
+    labels: Sequence[Integer[Tensor, "_"]],
+    count: int,
+    positive_fraction: float,
+) -> RoISample:
+    """`count` RoIs of each image, positives (IoU ≥ ½ with an object) up to a fraction.
+
+    The true boxes join the proposals, so that there is something to learn from at the start.
+    """
+    as_many(len(proposals), true_boxes=true_boxes, labels=labels)
+    parts, before = [], 0
+    for i, (found, truth) in enumerate(zip(proposals, true_boxes, strict=True)):
+        found = torch.cat([found, truth])
+        matches = match_boxes(box_iou(truth, found), 0.5, 0.5)
+        positives, negatives = sample_boxes(matches, count, positive_fraction)
+        index, own = torch.cat([positives, negatives]), matches[positives]
+        u, v = torch.zeros_like(index), torch.zeros_like(found[index])
+        u[: len(own)] = labels[i][own].long() + 1
+        v[: len(own)] = encode_boxes(truth[own], found[positives], BOX_WEIGHTS)
+        match = torch.cat([own + before, torch.full_like(negatives, -1)])
+        parts.append((F.pad(found[index], (1, 0), value=i), u, v, match))
+        before += len(truth)
+    return RoISample(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+@checked
+def choose_detections(
+    logits: Float[Tensor, "n k1"],
+    codes: Float[Tensor, "n k1-1 4"],
+    rois: Float[Tensor, "n 5"],
+    sizes: Sequence[tuple[int, int]],
+    score_threshold: float,
+    nms_threshold: float,
+    most: int,
+) -> tuple[Float[Tensor, "d 5"], Int[Tensor, "d"], Float[Tensor, "d"]]:
+    """The refined boxes that pass threshold and NMS, with labels and scores; an image's best first.
+
+    Every class of every RoI is a candidate of its own; NMS is done within image and class, and
+    an image keeps `most` at most.
+    """
+    probability = in_full_precision(logits).softmax(dim=1)[:, 1:]
+    roi, label = torch.where(probability > score_threshold)
+    score, image = probability[roi, label], rois[roi, 0]
+    corners = decode_boxes(in_full_precision(codes[roi, label]), rois[roi, 1:], BOX_WEIGHTS)
+    edge = corners.new_tensor([(w, h, w, h) for h, w in sizes])[image.long()]
+    corners = torch.minimum(corners.clamp(min=0), edge)
+    wide = torch.where((corners[:, 2:] - corners[:, :2] >= 1e-2).all(dim=1))[0]
+    group = image[wide].long() * logits.shape[1] + label[wide]
+    kept = wide[nms(corners[wide], score[wide], nms_threshold, group)]
+    kept = torch.cat([kept[image[kept] == number][:most] for number in range(len(sizes))])
+    return torch.cat([image[kept, None], corners[kept]], dim=1), label[kept], score[kept]
 
 
 def recipe(
@@ -498,11 +455,9 @@ def recipe(
             parts["mask_head"] = MaskHead(64, things + 1)
         return MaskRCNN(things, **parts)
 
-    if data == "four_scenes":
-        budgets = by_heart(Budget(190, batch=2, size=64, learning_rate=2e-3))
-    else:
-        full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, turn=data == "nuclei")
-        budgets = from_full(full)
+    few = Budget(190, batch=2, size=64, learning_rate=2e-3)
+    full = Budget(6000, batch=16, evaluations=6, learning_rate=2e-3, turn=data == "nuclei")
+    budgets = by_heart(few) if data == "four_scenes" else from_full(full)
     return Recipe(
         system="mask_rcnn",
         model=model,

@@ -13,6 +13,8 @@ from torchvision.ops import MultiScaleRoIAlign
 from lessons.kit.data import Segments, boxes, is_crowd
 from lessons.kit.data.scenes import scene
 from lessons.kit.models.backbone import Backbone
+from lessons.kit.models.images import batch_masks
+from lessons.kit.models.pyramid import choose_level, pool_pyramid
 from lessons.kit.peers.mask_rcnn import (
     detect_unpasted,
     in_our_names,
@@ -26,12 +28,10 @@ from lessons.mask_rcnn import (
     MaskHead,
     MaskRCNN,
     choose_detections,
-    choose_level,
     mask_loss,
     mask_scores,
     mask_targets,
     paste_masks,
-    pool_pyramid,
     recipe,
     sample_rois,
     softmax_mask_loss,
@@ -182,6 +182,21 @@ def test_levels_are_limited():
 
 
 # ---------------------------------------------------------------- sampling and choosing
+
+
+def test_the_masks_of_a_batch_go_on_as_they_end():
+    small, large = torch.rand(2, 3, 5) > 0.5, torch.rand(1, 4, 8) > 0.5
+    stack = batch_masks([Segments(m, torch.zeros(len(m)).long()) for m in (small, large)], (4, 8))
+    assert torch.equal(stack[:2, :3, :5], small) and torch.equal(stack[2:], large)
+    assert torch.equal(stack[:2, 3, :5], small[:, 2])
+    assert torch.equal(stack[:2, :, 5:], stack[:2, :, 4:5].expand(-1, -1, 3))
+
+
+def test_objects_are_numbered_through_the_images():
+    truth = torch.tensor([[0.0, 0.0, 20.0, 20.0], [50.0, 50.0, 90.0, 90.0]])
+    sample = sample_rois([truth] * 2, [truth] * 2, [torch.tensor([3, 1])] * 2, 9, 1.0)
+    assert sample.matches.tolist() == [0, 1, 0, 1, 2, 3, 2, 3]
+    assert sample.rois[:, 0].tolist() == [0] * 4 + [1] * 4
 
 
 def test_a_sample_carries_class_code_and_object():

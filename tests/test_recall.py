@@ -20,6 +20,7 @@ from lessons.kit.homework import parts, questions
 from lessons.kit.homework import recall as recalling
 from lessons.kit.homework.recall import picture_of, questions_for, recall
 from lessons.kit.notebooks.recalling import unanswered
+from lessons.mask_rcnn import mask_loss, paste_masks
 from lessons.region_proposals import BACKGROUND, NEITHER, match_boxes, sample_boxes
 from lessons.roi_align import roi_align
 
@@ -118,6 +119,21 @@ def half_a_cell():
     return 2
 
 
+def the_mask_loss():
+    logits = torch.zeros(1, 2, 2, 2)
+    logits[0, 1, 1, 1] = 100
+    loss = mask_loss(logits, torch.ones(1, 2, 2), torch.tensor([1]))  # u = 2
+    return loss / torch.tensor(2.0).log()
+
+
+def which_channel():
+    target = torch.tensor(ALL["which-channel"].panel[0]["grid"]).float()[None]
+    logits = torch.zeros(1, 4, 6, 6, requires_grad=True)
+    mask_loss(logits, target, torch.tensor([0])).backward()
+    assert logits.grad[0, 0].all() and not logits.grad[0, 1:].any()  # the others say anything
+    return 2
+
+
 COMPUTED = {
     "patches-of-a-map": patches_of_a_map,
     "patches-against-truth": patches_against_truth,
@@ -129,6 +145,8 @@ COMPUTED = {
     "the-fourth-rule": the_fourth_rule,
     "between-four-cells": between_four_cells,
     "half-a-cell": half_a_cell,
+    "mask-loss": the_mask_loss,
+    "which-channel": which_channel,
 }
 
 
@@ -155,6 +173,10 @@ def test_the_lines_do_what_the_lessons_do():
     roi = torch.tensor([[0, 1.3, 2.2, 3.3, 4.2]])
     value = ALL["bilinear"].exercise().reference(f.tolist(), 3.2, 2.3)  # the box's centre
     assert roi_align(f[None, None], roi, 1, 1.0, 1).item() == pytest.approx(value, abs=1e-6)
+    weights = ALL["paste"].exercise().reference(0.5, 7.0, 9, 4)
+    one = torch.rand(1, 4, 4, generator=generator)
+    both = paste_masks(one, torch.tensor([[0.5, 0.5, 7.0, 7.0]]), (9, 9))[0]
+    torch.testing.assert_close(weights @ one[0] @ weights.T, both)
 
 
 OTHER = {
@@ -177,6 +199,10 @@ OTHER = {
     "bilinear": [
         "value = upper + down * (lower - upper)",
         "    value = lower * down + upper * (1 - down)  ",
+    ],
+    "paste": [
+        "place = m * (centres - start) / (end - start) - 1 / 2",
+        "cell = (end - start) / m\nplace = (centres - start - cell / 2) / cell",
     ],
 }
 
@@ -273,7 +299,9 @@ def test_a_lesson_asks_of_the_last_the_third_and_the_sixth_before():
     }
     assert [q.id for q in questions_for("07").values()] == ["half-a-cell", "the-union"]
     assert questions_for("10")["a"].id == "bilinear"
-    with pytest.raises(LessonsError, match="nothing to recall for lesson 30: 00, 01, 02, 03, 04"):
+    with pytest.raises(
+        LessonsError, match="nothing to recall for lesson 30: 00, 01, 02, 03, 04, 05"
+    ):
         recall(30)
     with pytest.raises(LessonsError, match="nothing to recall for lesson RoIAlign"):
         recall("RoIAlign")

@@ -1,4 +1,4 @@
-"""Homework 05: the exercises on masks, and the mistakes that are known by name."""
+"""Lesson 05 and its homework: turns and exercises on masks, and the known mistakes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -17,11 +17,294 @@ from lessons.mask_rcnn import (
     MaskHead,
     mask_loss,
     mask_scores,
+    mask_targets,
+    paste_masks,
     softmax_mask_loss,
     softmax_mask_scores,
 )
+from lessons.roi_align import roi_align
 
-# ---------------------------------------------------------------- 1. agnostic_parts
+# ---------------------------------------------------------------- your turn: mask_loss
+
+
+def maps_and_targets(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Soft targets; the last class, one class, one RoI, none; logits of −200 and 200."""
+    logits = torch.tensor([[[[1.0]], [[-2.0]]], [[[0.5]], [[3.0]]]])
+    yield logits, torch.tensor([[[1.0]], [[0.0]]]), torch.tensor([1, 0])
+    for n, k, m, dtype in (
+        (4, 3, 5, torch.float32),
+        (3, 3, 3, torch.float64),
+        (2, 5, 4, torch.float32),
+        (1, 4, 6, torch.float32),
+        (5, 1, 2, torch.float32),
+        (0, 4, 7, torch.float32),
+    ):
+        logits = 3 * torch.randn(n, k, m, m, generator=generator)
+        targets = torch.rand(n, m, m, generator=generator)
+        labels = torch.randint(0, k, (n,), generator=generator)
+        labels[-1:] = k - 1
+        yield logits.to(dtype), targets.to(dtype), labels
+    yield logits.new_tensor([[[[-200.0, 4], [3, 200]]] * 2]), torch.eye(2)[None], torch.tensor([1])
+
+
+def gradients(value: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of a loss, zero where the logits are not heard of."""
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return [torch.zeros_like(each) for each in logits]
+    found = torch.autograd.grad(value.sum(), list(logits), allow_unused=True)
+    return [
+        torch.zeros_like(each) if grad is None else grad
+        for each, grad in zip(logits, found, strict=True)
+    ]
+
+
+def of_one(
+    function: Callable, logits: Tensor, targets: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    """The loss and its gradient."""
+    leaf = logits.clone().requires_grad_()
+    value = function(leaf, targets, labels)
+    return {"loss": value, "gradient": gradients(value, [leaf])[0].float()}
+
+
+def masked(reduce=torch.mean, every=False, shift=0):
+    """The loss with another reduction, of all the masks, or of another class's."""
+
+    def loss(logits, targets, labels):
+        if not len(logits):
+            return logits.sum() * 0
+        number = (labels.long() + shift) % logits.shape[1]
+        maps = logits if every else logits[torch.arange(len(labels)), number]
+        w = targets[:, None].expand_as(logits) if every else targets
+        return reduce(F.binary_cross_entropy_with_logits(maps.float(), w.float(), reduction="none"))
+
+    return loss
+
+
+def by_probability(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    """The formula as it stands, with a sigmoid and two logarithms."""
+    if not len(logits):
+        return logits.sum() * 0
+    s = logits[torch.arange(len(labels)), labels.long()].float().sigmoid()
+    return -(targets * s.log() + (1 - targets) * (1 - s).log()).mean()
+
+
+def cut_off(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    if not len(logits):
+        return logits.sum() * 0
+    own = logits[torch.arange(len(labels)), labels.long()]
+    return F.binary_cross_entropy(own.sigmoid(), targets)
+
+
+LOSS = Exercise(
+    mask_loss,
+    maps_and_targets,
+    tolerance=1e-5,
+    call=of_one,
+    mistakes=[
+        mistake(
+            "all masks learn",
+            "All K masks of a RoI hear of its target. Which one does the loss look at?",
+        )(masked(every=True)),
+        mistake(
+            "labels taken for u",
+            "You look at the map of a neighbouring class: labels count from 0 here, and so do the "
+            "maps.",
+        )(masked(shift=-1)),
+        mistake(
+            "the map of the next class",
+            "You look at the map of a neighbouring class: labels count from 0 here, and so do the "
+            "maps.",
+        )(masked(shift=1)),
+        mistake(
+            "the sum over all",
+            "You add up where a mean is asked for: what stands before the sum in the formula?",
+        )(masked(reduce=torch.sum)),
+        mistake(
+            "NaN without RoIs",
+            "Right, except where there is no RoI: the mean of nothing is NaN, and one NaN spoils "
+            "the weights.",
+        )(
+            lambda logits, targets, labels: F.binary_cross_entropy_with_logits(
+                logits[torch.arange(len(labels)), labels.long()].float(), targets.float()
+            )
+        ),
+        mistake(
+            "log of 0",
+            "Right, but for logits far from 0: there σ(x) is 0 or 1 in the computer, and its log "
+            "is not finite. Which form of the cross-entropy takes logits?",
+        )(by_probability),
+        mistake(
+            "log cut off",
+            "Right, but for logits far from 0: F.binary_cross_entropy cuts the log off there. "
+            "Which form of the cross-entropy takes logits?",
+        )(cut_off),
+    ],
+)
+
+
+# ---------------------------------------------------------------- your turn: mask_targets
+
+
+def masks_and_boxes(generator: torch.Generator) -> Iterator[tuple]:
+    """One mask for several boxes; partly outside, high, one, none; both conventions; double."""
+    yield torch.eye(4).bool()[None], torch.tensor([[1.0, 0.0, 3.0, 3.0]]), torch.tensor([0]), 2
+    for g, n, (h, w), size, aligned, dtype in (
+        (3, 4, (9, 12), 3, True, torch.int64),
+        (2, 5, (12, 7), 2, False, torch.int32),
+        (4, 3, (10, 10), 5, True, torch.int64),
+        (1, 1, (6, 8), 1, True, torch.int64),
+        (2, 0, (6, 8), 4, True, torch.int64),
+    ):
+        masks = torch.rand(g, h, w, generator=generator) < 0.5
+        corner = torch.rand(n, 2, generator=generator) * torch.tensor([w, h]) * 0.6 - 1
+        side = 1 + torch.rand(n, 2, generator=generator) * torch.tensor([w, h]) * 0.6
+        matches = torch.randint(0, g, (n,), generator=generator).to(dtype)
+        yield masks, torch.cat([corner, corner + side], 1), matches, size, aligned
+    masks = torch.rand(2, 20, 20, generator=generator) < 0.5
+    boxes = torch.tensor([[2.0, 3.0, 17.5, 9.0], [0.0, 1.0, 6.0, 19.0]], dtype=torch.float64)
+    yield masks, boxes, torch.tensor([1, 0]), 4, True
+
+
+def cropped(masks, boxes, matches, size, aligned=True, ratio=-1, of=lambda rois: rois):
+    rois = of(torch.cat([matches[:, None].to(boxes), boxes], dim=1))
+    return roi_align(masks[:, None].to(boxes), rois, size, 1.0, ratio, aligned)[:, 0]
+
+
+def counted_from_0(rois):
+    return torch.cat([torch.arange(len(rois))[:, None].to(rois), rois[:, 1:]], dim=1)
+
+
+TARGETS = Exercise(
+    mask_targets,
+    masks_and_boxes,
+    tolerance=1e-5,
+    mistakes=[
+        mistake(
+            "aligned forgotten",
+            "Half a pixel off where aligned is True. Whose default is False?",
+        )(
+            lambda masks, boxes, matches, size, aligned=True: cropped(
+                masks, boxes, matches, size, False
+            )
+        ),
+        mistake(
+            "always aligned",
+            "Half a pixel off where aligned is False: pass it on.",
+        )(
+            lambda masks, boxes, matches, size, aligned=True: cropped(
+                masks, boxes, matches, size, True
+            )
+        ),
+        mistake(
+            "hard targets",
+            "You round the targets to 0 and 1. At the outline ½ is an answer.",
+        )(
+            lambda masks, boxes, matches, size, aligned=True: (
+                cropped(masks, boxes, matches, size, aligned) >= 0.5
+            ).to(boxes)
+        ),
+        mistake(
+            "the channel is kept",
+            "One dimension too many: RoIAlign returns (n, 1, m, m) for one channel.",
+        )(
+            lambda masks, boxes, matches, size, aligned=True: cropped(
+                masks, boxes, matches, size, aligned
+            )[:, None]
+        ),
+        mistake(
+            "few samples",
+            "Almost: you fix the number of samples. Where a bin covers many pixels, some of them "
+            "are skipped; the default reads them all.",
+        )(
+            lambda masks, boxes, matches, size, aligned=True: cropped(
+                masks, boxes, matches, size, aligned, 2
+            )
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: paste_masks
+
+
+def masks_to_paste(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
+    """Wide and high boxes, partly outside; m from 1 to 7; one without area; none; double."""
+    yield torch.tensor([[[1.0, 0.0], [0.0, 0.5]]]), torch.tensor([[1.0, 0.0, 5.0, 2.0]]), (3, 6)
+    for n, m, (h, w), dtype in (
+        (3, 4, (9, 13), torch.float32),
+        (2, 7, (14, 6), torch.float32),
+        (4, 1, (8, 8), torch.float32),
+        (2, 3, (5, 11), torch.float64),
+        (0, 4, (6, 7), torch.float32),
+    ):
+        corner = torch.rand(n, 2, generator=generator) * torch.tensor([w, h]) * 0.7 - 2
+        side = 0.5 + torch.rand(n, 2, generator=generator) * torch.tensor([w, h])
+        masks = torch.rand(n, m, m, generator=generator).to(dtype)
+        yield masks, torch.cat([corner, corner + side], 1), (h, w)
+    empty = torch.tensor([[2.5, 1.0, 2.5, 6.0], [1.0, 3.2, 6.0, 3.2]])
+    yield torch.rand(2, 3, 3, generator=generator), empty, (7, 9)
+
+
+def hat(distance: Tensor) -> Tensor:
+    return (1 - distance.abs()).clamp(min=0)
+
+
+def pasted(centre=0.5, shift=0.5, cells=0, ends=True, weigh=hat, turned=False, least=1e-6):
+    """Pasting with another place of the pixels, another unit or another weight."""
+
+    def paste(masks, boxes, size):
+        m, along = masks.shape[-1], []
+        for axis, pixels in ((1, size[0]), (0, size[1])):
+            start, end = boxes[:, axis, None], boxes[:, axis + 2, None]
+            inside = (torch.arange(pixels) + centre - start) / (end - start).clamp(min=least)
+            place = inside * (m + cells) - shift
+            place = place if ends else place.clamp(0, m - 1)
+            along.append(weigh(place[:, :, None] - torch.arange(m)).to(masks))
+        return along[0] @ (masks.mT if turned else masks) @ along[1].mT
+
+    return paste
+
+
+PASTE = Exercise(
+    paste_masks,
+    masks_to_paste,
+    tolerance=1e-4,
+    mistakes=[
+        mistake(
+            "pixels at their corners",
+            "Half a pixel off: pixel x has its centre at x + ½, which is what `centres` holds.",
+        )(pasted(centre=0.0)),
+        mistake(
+            "cells at their corners",
+            "Half a cell off: in the mask the centre of cell 0 is at 0, and the box begins half a "
+            "cell before it.",
+        )(pasted(shift=0)),
+        mistake(
+            "m − 1 for m",
+            "Your outer cells have their centres on the box's sides. A box holds m whole cells.",
+        )(pasted(cells=-1, shift=0)),
+        mistake(
+            "the nearest cell",
+            "Each pixel reads one cell in yours. Between two cells it should read both: how much "
+            "of each?",
+        )(pasted(weigh=lambda distance: (distance.abs() <= 0.5).float())),
+        mistake(
+            "the outermost cell goes on",
+            "Right inside. Beyond the outermost cells' centres your mask goes on for ever, but "
+            "nothing is there: with the formula's weights it fades.",
+        )(pasted(ends=False)),
+        mistake(
+            "a box without area",
+            "Right, but for a box of width or height 0: by what do you divide there?",
+        )(pasted(least=0)),
+        mistake(
+            "rows and columns exchanged",
+            "The right numbers, turned: which axis do the rows of a mask run along?",
+        )(pasted(turned=True)),
+    ],
+)
+
+# ---------------------------------------------------------------- homework 1. agnostic_parts
 
 
 def pooled_rois(generator: torch.Generator) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
@@ -73,17 +356,6 @@ def use_parts(
         "gradient": gradients(value, [logits])[0],
         "mask_scores": scores(logits.detach(), labels),
     }
-
-
-def gradients(value: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
-    """The gradient of a loss, zero where the logits are not heard of."""
-    if not isinstance(value, Tensor) or not value.requires_grad:
-        return [torch.zeros_like(each) for each in logits]
-    found = torch.autograd.grad(value.sum(), list(logits), allow_unused=True)
-    return [
-        torch.zeros_like(each) if grad is None else grad
-        for each, grad in zip(logits, found, strict=True)
-    ]
 
 
 def agnostic(loss=None, scores=None):
@@ -246,7 +518,7 @@ AGNOSTIC = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 2. batch_mask_loss
+# ---------------------------------------------------------------- homework 2. batch_mask_loss
 
 
 def batches(
@@ -439,7 +711,7 @@ BATCH = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 3. rescore
+# ---------------------------------------------------------------- homework 3. rescore
 
 
 def soft_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -587,7 +859,7 @@ RESCORE = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 4. refine_masks
+# ---------------------------------------------------------------- homework 4. refine_masks
 
 
 class PointHead:
@@ -756,5 +1028,7 @@ REFINE = Exercise(
     ],
 )
 
-homework = Homework("Homework 05: masks", [AGNOSTIC, BATCH, RESCORE, REFINE])
-check, score_board = homework.check, homework.score_board
+homework = Homework(
+    "Homework 05: masks", [AGNOSTIC, BATCH, RESCORE, REFINE], turns=[LOSS, TARGETS, PASTE]
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Real
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from lessons.kit.data import Segments, check_images
@@ -79,6 +79,20 @@ def batch_segments(
             visible += [k] * seen
         kept.append(own if len(visible) == len(own) else own[visible])
     return kept
+
+
+def batch_masks(
+    segments: Sequence[Segments], size: tuple[int, int]
+) -> Bool[Tensor, "n height width"]:
+    """The masks of all images in one stack; up to `size` each repeats its outermost pixels."""
+    stack = []
+    for masks in (own.masks for own in segments):
+        for axis, side in ((1, size[0]), (2, size[1])):
+            if (here := masks.shape[axis]) < side:
+                last = masks.narrow(axis, here - 1, 1)
+                masks = torch.cat([masks, *[last] * (side - here)], dim=axis)
+        stack.append(masks)
+    return torch.cat(stack)
 
 
 def must_be_list(name: str, values: Any) -> None:

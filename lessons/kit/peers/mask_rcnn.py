@@ -13,6 +13,23 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from lessons.kit.data import Segments, boxes, is_crowd
+
+EVERYTHING = {
+    "rpn_batch_size_per_image": 10**6,
+    "box_batch_size_per_image": 10**6,
+    "box_positive_fraction": 0.5,
+}
+"""torchvision's settings with which nothing is left to chance: it learns from all boxes."""
+LOSSES = {
+    "objectness": "loss_objectness",
+    "rpn_box": "loss_rpn_box_reg",
+    "cls": "loss_classifier",
+    "box": "loss_box_reg",
+    "mask": "loss_mask",
+}
+"""The five losses: the course's name of each, and torchvision's."""
+
 
 class PyramidBackbone(nn.Module):
     """A backbone with torchvision's feature pyramid on it, as torchvision's detectors want it."""
@@ -160,3 +177,37 @@ def detect_unpasted(model: MaskRCNN, images: Sequence[Tensor]) -> list[dict[str,
     model.eval()(list(images))
     watch.remove()
     return [each | {"masks": each["masks"][:, 0]} for each in found]
+
+
+def largest_differences(
+    theirs: MaskRCNN, ours: nn.Module, images: Sequence[Tensor], segments: Sequence[Segments]
+) -> dict[str, float]:
+    """How far the losses of the two are apart, and what they detect: by name, at most.
+
+    Raises ValueError where they do not detect as many things.
+    """
+    things = [own[(own.labels < ours.num_things) & ~is_crowd(own)] for own in segments]
+    targets = [
+        {"boxes": boxes(own), "labels": own.labels + 1, "masks": own.masks.byte()} for own in things
+    ]
+    wanted, losses = theirs.train()(list(images), targets), ours.train()(images, segments)
+    apart = {f"loss {name}": abs(losses[name] - wanted[LOSSES[name]]).item() for name in LOSSES}
+    detected = detect_unpasted(theirs, images)
+    with torch.no_grad():
+        found = ours.eval().detect(*ours.features(images))
+    for number, each in enumerate(detected):
+        own = found.rois[:, 0] == number
+        if int(own.sum()) != len(each["labels"]):
+            raise ValueError(
+                f"image {number}: {int(own.sum())} detections, not {len(each['labels'])}"
+            )
+        pairs = {
+            "boxes": found.rois[own, 1:],
+            "scores": found.scores[own],
+            "labels": found.labels[own] + 1,
+            "masks": found.masks[own],
+        }
+        for name, mine in pairs.items():
+            here = (mine - each[name]).abs().max().item()
+            apart[name] = max(here, apart.get(name, 0.0))
+    return apart

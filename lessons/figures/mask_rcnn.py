@@ -1,0 +1,321 @@
+"""The pictures of lesson 05, Mask R-CNN.
+
+Boxes are x0, y0, x1, y1 in pixels of the image, whose first pixel covers 0 to 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from torch import Tensor
+from torch.nn import functional as F
+
+from lessons.kit.data import Category, Sample, Segments
+from lessons.kit.draw import (
+    INK,
+    PALE,
+    captioned,
+    draw_box,
+    draw_curves,
+    draw_image,
+    draw_segments,
+    side_by_side,
+)
+
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+Box = Sequence[float] | Float[Tensor, "4"]
+
+
+def whole_way(
+    image: Float[Tensor, "3 h w"],
+    proposals: Float[Tensor, "_ 4"],
+    found: Any,
+    answer: Segments,
+    kinds: Sequence[Category],
+    most: int = 40,
+) -> captioned:
+    """The best proposals, the boxes that are left (`Detections`), their masks, the pasted answer.
+
+    Of what is found, what has a score above ½.
+    """
+    sure = found.scores > 0.5
+    proposals, boxes, masks = proposals[:most], found.rois[sure, 1:], found.masks[sure]
+    answer = answer[answer.scores > 0.5]
+    figure, axes = plt.subplots(1, 4, figsize=(9.6, 2.8))
+    for ax, shown, title, color in (
+        (axes[0], proposals, f"the best {len(proposals)} proposals", ORANGE),
+        (axes[1], boxes, f"{len(boxes)} boxes with a class", BLUE),
+    ):
+        draw_image(image, title=title, ax=ax)
+        for box in shown:
+            draw_box(ax, box - 0.5, color)
+    wide = 4
+    tiles = F.pad(masks[: wide**2], (2, 2, 2, 2), value=0.5)
+    tiles = torch.cat([tiles, tiles.new_full((wide**2 - len(tiles), *tiles.shape[1:]), 0.5)])
+    rows = [torch.cat(list(row), dim=1) for row in tiles.split(wide)]
+    _soft(axes[2], torch.cat(rows), f"a mask of {masks.shape[1]}×{masks.shape[2]} for each")
+    draw_segments(image, answer, kinds, labels=False, title="pasted into the image", ax=axes[3])
+    figure.tight_layout(w_pad=0.6)
+    return captioned(
+        figure,
+        "One image on its way through a trained Mask R-CNN: boxes that may hold something; boxes "
+        "with a class; a small mask for each box; each mask stretched over its box and cut at ½.",
+    )
+
+
+def _soft(ax: Axes, mask: Float[Tensor, "h w"], title: str) -> None:
+    """A mask of probabilities: black is 0, white is 1."""
+    ax.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(title)
+    ax.axis("off")
+
+
+PARTS = {  # what is in the machine: its middle, its words, the lesson where it is built
+    "image": (0.0, 1.0, "image", ""),
+    "backbone": (1.5, 1.0, "backbone,\npyramid", "03"),
+    "proposals": (3.2, 1.9, "proposals", "03"),
+    "align": (4.9, 1.0, "RoIAlign", "04"),
+    "box": (6.6, 1.9, "box head:\nclass, box", "05"),
+    "nms": (8.3, 1.9, "NMS", "02"),
+    "mask": (8.3, 0.1, "mask head:\nK masks", "05"),
+    "paste": (10.0, 1.0, "paste", "05"),
+}
+ARROWS = (
+    ("image", "backbone"),
+    ("backbone", "proposals"),
+    ("backbone", "align"),
+    ("proposals", "align"),
+    ("align", "box"),
+    ("box", "nms"),
+    ("align", "mask"),
+    ("nms", "mask"),
+    ("nms", "paste"),
+    ("mask", "paste"),
+)
+
+
+def machine(lit: Sequence[str] = ("box", "mask", "paste")) -> captioned:
+    """The whole detector as boxes and arrows, with some of its parts lit."""
+    figure, ax = plt.subplots(figsize=(9, 2.6))
+    for start, end in ARROWS:
+        (x0, y0, *_), (x1, y1, *_) = PARTS[start], PARTS[end]
+        below = (x0, y0 - 0.4) if x0 == x1 else (x0 + 0.66, y0)
+        above = (x1, y1 + 0.4) if x0 == x1 else (x1 - 0.66, y1)
+        ax.annotate("", above, below, arrowprops={"arrowstyle": "->", "color": PALE})
+    for name, (x, y, words, lesson) in PARTS.items():
+        on = name in lit
+        ax.add_patch(
+            plt.Rectangle(
+                (x - 0.62, y - 0.38),
+                1.24,
+                0.76,
+                facecolor="#FBE3D3" if on else "white",
+                edgecolor=ORANGE if on else PALE,
+                lw=2 if on else 1,
+            )
+        )
+        ax.text(x, y, words, ha="center", va="center", size=8.5, color=INK)
+        if lesson:
+            ax.text(x + 0.6, y + 0.42, lesson, ha="right", va="bottom", size=7.5, color=INK)
+    ax.set(xlim=(-0.8, 10.8), ylim=(-0.5, 2.75))
+    ax.axis("off")
+    return captioned(
+        figure,
+        "The whole detector; each part has the number of its lesson. Lit: what is built today. The "
+        "mask head comes last and sees only the boxes that are left after NMS.",
+    )
+
+
+def gradients(pushed: Mapping[str, Float[Tensor, "_"]], own: int) -> captioned:
+    """How much each channel of the mask head hears of one RoI of class `own`, by loss."""
+    figure, axes = plt.subplots(1, len(pushed), figsize=(7.6, 2.7), sharey=True)
+    for ax, (name, values) in zip(axes, pushed.items(), strict=True):
+        labels = [f"class {k + 1}" for k in range(4)] + ["background"] * (len(values) - 4)
+        colors = [ORANGE if k == own else BLUE for k in range(len(values))]
+        bars = ax.bar(
+            labels,
+            values,
+            color=colors,
+            hatch=["" if k == own else "//" for k in range(len(values))],
+            edgecolor="white",
+        )
+        ax.bar_label(bars, fmt="%.2f", size=8)
+        ax.set(title=name, ylim=(0, 1.15 * max(float(v.max()) for v in pushed.values())))
+        ax.tick_params(axis="x", rotation=30)
+    axes[0].set_ylabel("sum of |gradient|")
+    return captioned(
+        figure,
+        f"Who hears of one RoI whose class is {own + 1}? With a sigmoid that class's mask alone; "
+        "with a softmax every mask, and the background.",
+    )
+
+
+def target(
+    sample: Sample, mask: Bool[Tensor, "h w"], box: Box, proposal: Box, w: Float[Tensor, "m m"]
+) -> captioned:
+    """A thing, its true box, a proposal that misses it a little, and the target in the proposal."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.4))
+    draw_image(sample.image, ax=left)
+    left.contour(mask.float(), [0.5], colors=["white"], linewidths=1.5)
+    draw_box(left, [float(side) - 0.5 for side in box], BLUE)
+    draw_box(left, [float(side) - 0.5 for side in proposal], ORANGE, dashed=True)
+    _zoom(left, box, 9)
+    left.set_title("solid: the true box; dashed: the proposal")
+    _soft(right, w, f"the target in the proposal, {len(w)}×{len(w)}")
+    return captioned(
+        figure,
+        "A sheep with its outline, its true box, and a proposal that misses it by a few pixels. "
+        "The target is the true mask inside the proposal: what the box cuts off, nobody paints.",
+    )
+
+
+def _zoom(ax: Axes, box: Box, margin: float) -> None:
+    x0, y0, x1, y1 = (float(side) for side in box)
+    ax.set(xlim=(x0 - margin, x1 + margin), ylim=(y1 + margin, y0 - margin))
+
+
+def resolution(
+    image: Float[Tensor, "3 h w"],
+    mask: Bool[Tensor, "h w"],
+    box: Box,
+    small: Float[Tensor, "m m"],
+    back: Bool[Tensor, "h w"],
+    error: float,
+) -> captioned:
+    """A perfect mask of m×m cells: what the head would say, and what is wrong when it is pasted."""
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3.2))
+    draw_image(image, title="the truth", ax=axes[0])
+    axes[0].contour(mask.float(), [0.5], colors=["white"], linewidths=1.5)
+    _soft(axes[1], small, f"what a perfect head says, {len(small)}×{len(small)}")
+    _against(axes[2], back, mask, "pasted back")
+    for ax in (axes[0], axes[2]):
+        _zoom(ax, box, 5)
+    width, height = (float(box[k + 2] - box[k]) for k in (0, 1))
+    return captioned(
+        figure,
+        f"Error at the outline {error:.3f}: m = {len(small)}, a thing of {width:.0f}×{height:.0f} "
+        "pixels. Orange: painted and not true; blue: true and not painted.",
+    )
+
+
+def _against(ax: Axes, found: Bool[Tensor, "h w"], truth: Bool[Tensor, "h w"], title: str) -> None:
+    """A mask in grey, what it has too much in orange, what it misses in blue."""
+    color = torch.ones(*truth.shape, 3)
+    for where, value in (
+        (found & truth, "#B8B8B8"),
+        (found & ~truth, ORANGE),
+        (truth & ~found, BLUE),
+    ):
+        color[where] = torch.tensor([int(value[k : k + 2], 16) / 255 for k in (1, 3, 5)])
+    ax.imshow(color, interpolation="nearest")
+    ax.set_title(title)
+    ax.axis("off")
+
+
+def beside(
+    image: Float[Tensor, "3 h w"],
+    truth: Bool[Tensor, "h w"],
+    box: Box,
+    answers: Mapping[str, tuple[Bool[Tensor, "h w"], float]],
+) -> captioned:
+    """Several masks of one thing with their errors at the outline."""
+    figure, axes = plt.subplots(1, 1 + len(answers), figsize=(9.6, 3))
+    draw_image(image, title="the truth", ax=axes[0])
+    axes[0].contour(truth.float(), [0.5], colors=["white"], linewidths=1.5)
+    for ax, (name, (mask, error)) in zip(axes[1:], answers.items(), strict=True):
+        _against(ax, mask, truth, f"{name}: {error:.3f}")
+    for ax in axes:
+        _zoom(ax, box, 4)
+    return captioned(
+        figure,
+        "The largest sheep of the scene and the error at its outline. Orange: painted and not "
+        "true; blue: true and not painted.",
+    )
+
+
+def ceilings(
+    perfect: Mapping[int, float],
+    trained: Mapping[int, float],
+    recorded: tuple[int, float],
+    stride_4: float,
+    steps: int,
+) -> captioned:
+    """Error at outlines by the number of cells: perfect masks, trained heads, and a fixed grid."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.4))
+    ax.plot(list(perfect), list(perfect.values()), "o-", color=BLUE, label="perfect masks")
+    name = f"a head trained for {steps} steps"
+    ax.plot(list(trained), list(trained.values()), "s--", color=ORANGE, label=name)
+    ax.plot(*recorded, "D", color=PINK, ms=8, label="the recorded model, true boxes")
+    ax.axhline(stride_4, color=GREEN, ls=":", label="perfect masks at stride 4")
+    ax.set_xscale("log", base=2)
+    ax.minorticks_off()
+    ax.set(xticks=list(perfect), xlabel="m, cells along a box", ylabel="error at outlines", ylim=0)
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return captioned(
+        figure,
+        "The share of pixels at true outlines that are wrong. What lies between the solid line and "
+        "a trained head at the same m is not the resolution's.",
+    )
+
+
+def duplicates(image: Float[Tensor, "3 h w"], thing: Segments, found: Segments) -> captioned:
+    """A thing that is found twice: what each of the detections has too much and too little."""
+    figure, axes = plt.subplots(1, 1 + len(found), figsize=(2.7 * (1 + len(found)), 2.6))
+    draw_image(image, title="the thing", ax=axes[0])
+    axes[0].contour(thing.masks[0].float(), [0.5], colors=["white"], linewidths=1.5)
+    for k, ax in enumerate(axes[1:]):
+        _against(ax, found.masks[k], thing.masks[0], f"score {found.scores[k]:.2f}")
+    rows, columns = (thing.masks[0].any(axis).nonzero()[[0, -1], 0] for axis in (1, 0))
+    for ax in axes:
+        _zoom(ax, (columns[0], rows[0], columns[1], rows[1]), 6)
+    figure.tight_layout(w_pad=0.6)
+    return captioned(
+        figure,
+        "A near duplicate that is still there after NMS: two detections of one thing. Orange: "
+        "painted and not true; blue: true and not painted.",
+    )
+
+
+def mistakes(
+    sample: Sample, answers: Mapping[str, Segments], kinds: Sequence[Category]
+) -> captioned:
+    """One scene under the right settings and under wrong ones."""
+    sure = {name: answer[answer.scores > 0.5] for name, answer in answers.items()}
+    figure = side_by_side(sample.image, sure, kinds, labels=False)
+    return captioned(figure, "One held-out scene, as the recorded model answers it, and spoilt.")
+
+
+TERMS = ("objectness", "rpn_box", "cls", "box", "mask")
+
+
+def losses(history: Sequence[Mapping[str, float]], title: str) -> captioned:
+    """The five losses of a run by step."""
+    steps = [row["step"] for row in history]
+    curves = {term: (steps, [row[term] for row in history]) for term in TERMS}
+    ax = draw_curves(curves, xlabel="step", ylabel="loss", title=title)
+    return captioned(ax.figure, "The five losses of a run.")
+
+
+def answers(
+    samples: Sequence[Sample],
+    truths: Sequence[Segments],
+    found: Sequence[Segments],
+    kinds: Sequence[Category],
+) -> captioned:
+    """Ground truth above, predictions below."""
+    figure, axes = plt.subplots(2, len(samples), figsize=(8.4, 4.5))
+    for column, sample, truth, answer in zip(axes.T, samples, truths, found, strict=True):
+        draw_segments(sample.image, truth, kinds, labels=False, ax=column[0])
+        draw_segments(sample.image, answer, kinds, labels=False, ax=column[1])
+    axes[0, 0].set_title("ground truth")
+    axes[1, 0].set_title("prediction")
+    figure.tight_layout(w_pad=0.6)
+    return captioned(
+        figure,
+        "Held-out scenes: the ground truth above, below what the recorded model says with a score "
+        "above ½. Colours only number the things; a hatched flock is a crowd, which is no target.",
+    )
