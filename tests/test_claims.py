@@ -113,8 +113,10 @@ def written(name, **values):
         ([0.001, -0.001, 0.0005], 0.01, "too small to matter"),
         ([0.002, 0.0021, 0.0022], 0.01, "too small to matter"),  # above 0, and within the margin
         ([0.009, 0.0105, 0.012], 0.01, "shown"),
-        ([0.005, 0.005], 0.01, "too small to matter"),
-        ([0.02, 0.02], 0.01, "shown"),
+        ([0.005, 0.005, 0.005], 0.01, "too small to matter"),
+        ([0.005, 0.005], 0.01, "cannot tell"),  # two pairs are too few
+        ([0.02, 0.02, 0.02], 0.01, "shown"),
+        ([0.02, 0.02], 0.01, "cannot tell"),
     ],
 )
 def test_the_verdict_is_made_of_the_interval_and_the_margin(differences, margin, word):
@@ -459,7 +461,7 @@ def test_a_card_without_a_run_says_so(claims):
 
 
 def test_a_bet_is_one_of_three(claims):
-    with pytest.raises(LessonsError, match="a bet is one of yes, no, cannot tell, not 'maybe'"):
+    with pytest.raises(LessonsError, match="a bet is yes, no or cannot tell here, not 'maybe'"):
         facade.claim("noise", bet="maybe")
 
 

@@ -239,7 +239,7 @@ def reading_errors(
     """How far off the place of a box is read from its features, by stride."""
     figure, ax = plt.subplots(figsize=(5.6, 3.2))
     for (name, values), style, color in zip(
-        errors.items(), ("o-", "s--"), (ORANGE, BLUE), strict=True
+        errors.items(), ("o-", "^:", "s--"), (ORANGE, PINK, BLUE), strict=True
     ):
         ax.plot(strides, values, style, color=color, label=name)
     ax.axhline(blind, color=INK, lw=1, ls=":", label="always answering 0")

@@ -555,6 +555,14 @@ def sent_to_the_turned_bin(error, box, n, h, w):
 BACK = Exercise(
     send_back,
     errors,
+    forbidden=(
+        "torch.autograd.grad",
+        "torch.autograd.backward",
+        "torch.Tensor.backward",
+        "torch.func.grad",
+        "lessons.roi_align.roi_align",
+        "torchvision.ops.roi_align",
+    ),
     points=4,
     minutes=20,
     mistakes=[

@@ -13,7 +13,7 @@ from typing import Any
 
 from lessons.kit.errors import LessonsError
 from lessons.kit.training.ledger import HIGHER, Row, measure_in_words
-from lessons.kit.training.verdict import OPPOSITE, SHOWN, SMALL, UNKNOWN
+from lessons.kit.training.verdict import LEAST, OPPOSITE, SHOWN, SMALL, UNKNOWN
 
 BETS = {
     "yes": (SHOWN,),
@@ -99,6 +99,8 @@ def sentence(row: Row) -> str:
     if verdict.pairs == 1:
         return f"cannot tell: one seed, and another may say something else ({_pair(row)})."
     over = f"over {verdict.pairs} seeds"
+    if verdict.pairs < LEAST:
+        return f"cannot tell yet: {verdict.pairs} seeds, and {LEAST} are asked for ({_pair(row)})."
     if verdict.word == SHOWN:
         return f"shown: {over} {first} is ahead of {second} by {amount(verdict.mean)} {what}."
     if verdict.word == OPPOSITE:

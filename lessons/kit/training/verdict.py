@@ -13,6 +13,7 @@ from scipy import stats
 
 SHOWN, OPPOSITE, SMALL, UNKNOWN = "shown", "opposite", "too small to matter", "cannot tell"
 VERDICTS = (SHOWN, OPPOSITE, SMALL, UNKNOWN)
+LEAST = 3  # pairs of runs: who looks at fewer, and stops when they please him, finds what he seeks
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def judge(differences: Sequence[float], margin: float) -> Verdict:
     """The verdict on "the first arm is better", of one difference a seed.
 
     "too small to matter" if the whole interval lies within the margin; else "shown" if it lies
-    above 0, "opposite" if it lies below; else, and with fewer than two pairs, "cannot tell".
+    above 0, "opposite" if it lies below; else, and with fewer than `LEAST` pairs, "cannot tell".
     Raises ValueError for a margin that is not above 0 and a difference that is no number.
     """
     if not 0 < margin < math.inf:
@@ -45,7 +46,9 @@ def judge(differences: Sequence[float], margin: float) -> Verdict:
     if pairs < 2:
         return Verdict(UNKNOWN, pairs, mean, math.nan, math.nan)
     low, high = interval(differences)
-    if -margin < low and high < margin:
+    if pairs < LEAST:
+        word = UNKNOWN
+    elif -margin < low and high < margin:
         word = SMALL
     elif low > 0:
         word = SHOWN
