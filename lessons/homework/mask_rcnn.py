@@ -148,7 +148,7 @@ LOSS = Exercise(
 
 def masks_and_boxes(generator: torch.Generator) -> Iterator[tuple]:
     """One mask for several boxes; partly outside, high, one, none; both conventions; double."""
-    yield torch.eye(4).bool()[None], torch.tensor([[1.0, 0.0, 3.0, 3.0]]), torch.tensor([0]), 2
+    yield torch.eye(3).bool()[None], torch.tensor([[0.5, 0.0, 2.5, 3.0]]), torch.tensor([0]), 2
     for g, n, (h, w), size, aligned, dtype in (
         (3, 4, (9, 12), 3, True, torch.int64),
         (2, 5, (12, 7), 2, False, torch.int32),
@@ -229,7 +229,7 @@ TARGETS = Exercise(
 
 def masks_to_paste(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
     """Wide and high boxes, partly outside; m from 1 to 7; one without area; none; double."""
-    yield torch.tensor([[[1.0, 0.0], [0.0, 0.5]]]), torch.tensor([[1.0, 0.0, 5.0, 2.0]]), (3, 6)
+    yield torch.tensor([[[1.0, 0.0], [0.0, 0.5]]]), torch.tensor([[0.5, 0.0, 4.0, 3.0]]), (2, 4)
     for n, m, (h, w), dtype in (
         (3, 4, (9, 13), torch.float32),
         (2, 7, (14, 6), torch.float32),
