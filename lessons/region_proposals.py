@@ -219,6 +219,7 @@ def select_proposals(
     chosen, level, first = [], [], 0
     for number, boxes in enumerate(anchors):
         count = min(candidates, len(boxes))
+        # The best of this level, by their numbers among all anchors:
         best = logits[:, first : first + len(boxes)].topk(count, dim=1).indices
         chosen.append(first + best)
         level += [number] * count
@@ -226,12 +227,14 @@ def select_proposals(
     chosen, level = torch.cat(chosen, dim=1), torch.tensor(level, device=logits.device)
     scores = logits.gather(1, chosen).sigmoid()
     deltas = deltas.gather(1, chosen[..., None].expand(-1, -1, 4))  # of the candidates
+    # Their boxes, cut off at the edges of each image:
     boxes = decode_boxes(deltas, torch.cat(list(anchors))[chosen])
     edge = boxes.new_tensor([(w, h, w, h) for h, w in image_sizes])[:, None]
     boxes = torch.minimum(boxes.clamp(min=0), edge)
     large = (boxes[..., 2:] - boxes[..., :2] >= min_size).all(dim=-1)
     good, answer = large & (scores >= score_threshold), []
     for mine, score, ok in zip(boxes, scores, good, strict=True):
+        # The best of those that NMS leaves within each level:
         kept = nms(mine[ok], score[ok], nms_threshold, level[ok])
         answer.append(mine[ok][kept[:proposals]])
     return answer

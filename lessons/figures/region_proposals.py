@@ -125,7 +125,7 @@ def heat_by_level(
         # Anchors are centred on the corners of cells: cell (0, 0) lies around the image's corner.
         extent = (-stride / 2 - 0.5, w - stride / 2 - 0.5, h - stride / 2 - 0.5, -stride / 2 - 0.5)
         shown = mpl.colormaps["inferno"](values.numpy())
-        shown[..., 3] = np.minimum(0.15 + 2 * values.numpy(), 0.85)
+        shown[..., 3] = np.minimum(2 * values.numpy(), 0.85)
         ax.imshow(shown, extent=extent, interpolation="nearest")
         if chosen is not None:
             y, x = (chosen[k].nonzero() * stride - 0.5).T
