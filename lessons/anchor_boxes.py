@@ -1,8 +1,7 @@
 # Built by `lessons build` from notebooks/02_anchor_boxes.ipynb: edit that, not this.
 """Anchor boxes.
 
-You lay thousands of fixed boxes over an image and say every other box from them: the overlap of
-boxes, their code, the anchors themselves, and the suppression of near duplicates.
+You lay thousands of fixed boxes over an image and say every other box from them.
 """
 
 import math
@@ -26,7 +25,7 @@ def box_iou(
     computed in float32. Two boxes without area have 0, where torchvision has NaN.
     """
     boxes, others = in_full_precision(boxes), in_full_precision(others)
-    # One contiguous row for each coordinate, and in place: memory is what takes the time here.
+    # Each coordinate is a row of its own, and … _() writes over its input: see the lesson's end.
     x0, y0, x1, y1 = boxes.mT.contiguous()[..., None].unbind(-3)  # each *b n 1
     u0, v0, u1, v1 = others.mT.contiguous()[..., None, :].unbind(-3)  # each *b 1 m
     width = torch.minimum(x1, u1).sub_(torch.maximum(x0, u0)).clamp_(min=0)
@@ -34,9 +33,6 @@ def box_iou(
     both = width.mul_(height)
     either = ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0)).sub_(both)
     return both.div_(either.clamp_(min=torch.finfo(both.dtype).tiny))
-
-
-LARGEST_GROWTH = math.log(1000 / 16)
 
 
 def centres_and_sizes(boxes: Real[Tensor, "*n 4"]) -> tuple[Tensor, Tensor]:
@@ -61,6 +57,9 @@ def encode_boxes(
     (centre, size), (start, scale) = centres_and_sizes(boxes), centres_and_sizes(anchors)
     moved, grown = (centre - start) / scale, torch.log(size / scale)
     return torch.cat([moved, grown], dim=-1) * moved.new_tensor(weights)
+
+
+LARGEST_GROWTH = math.log(1000 / 16)
 
 
 @checked
@@ -106,9 +105,8 @@ def make_anchors(
     levels = []
     for (h, w), stride, size in zip(feature_sizes, strides, sizes, strict=True):
         down, right = (stride, stride) if isinstance(stride, int) else stride
-        size = torch.tensor(
-            [size] if isinstance(size, int | float) else list(size), device=device
-        ).float()
+        several = [size] if isinstance(size, int | float) else list(size)
+        size = torch.tensor(several, device=device).float()
         root = torch.tensor(list(ratios), device=device).sqrt()[:, None]  # a ratio is h / w
         width, height = (size * (1 / root)).flatten(), (size * root).flatten()
         around = (torch.stack([-width, -height, width, height], dim=1) / 2).round()  # a 4

@@ -2,8 +2,7 @@
 """Region proposals.
 
 You build the network that looks at every anchor and says whether something is there and how to
-move: targets for the anchors, a fair sample of them, a feature pyramid, and the region proposal
-network with its losses.
+move.
 """
 
 from collections.abc import Sequence
@@ -25,64 +24,15 @@ from lessons.anchor_boxes import (
 from lessons.kit.data.checks import as_many, at_least, checked, shares
 from lessons.kit.models.images import in_full_precision
 
-BACKGROUND, NEITHER = -1, -2
 
+def top_down_step(
+    fine: Float[Tensor, "b c h w"], coarse: Float[Tensor, "b c _ _"]
+) -> Float[Tensor, "b c h w"]:
+    """A level of the pyramid: the fine map plus the coarse one, its cells repeated.
 
-@checked
-def match_boxes(
-    iou: Float[Tensor, "g n"], foreground: float, background: float, keep_best: bool = False
-) -> Int[Tensor, "n"]:
-    """For each of n boxes the true one it is to find, −1: background, −2: neither.
-
-    A box takes the true one of highest IoU (of equal ones the first) if that is at least
-    `foreground`; below `background` it is background. With `keep_best` the best boxes of each
-    true one, all of equal IoU, are taken whatever the threshold: they take the true one that they
-    themselves overlap most (torchvision's `Matcher` with `allow_low_quality_matches`; but a true
-    box that no box meets takes none). Raises ValueError for NaN, and for background above
-    foreground.
+    The fine map has twice as many rows and columns as the coarse one, or one less than that.
     """
-    if not background <= foreground:
-        raise ValueError(f"background {background} must not be above foreground {foreground}")
-    if len(iou) == 0:
-        return torch.full(iou.shape[1:], BACKGROUND, device=iou.device)
-    best, favourite = iou.max(dim=0)
-    if best.isnan().any():
-        raise ValueError("iou holds NaN: a box is no box")
-    matches = favourite.where(best >= foreground, NEITHER)
-    matches = matches.where(best >= background, BACKGROUND)
-    if keep_best and iou.shape[1]:
-        top = iou.amax(dim=1, keepdim=True)
-        matches = torch.where(((iou == top) & (top > 0)).any(dim=0), favourite, matches)
-    return matches
-
-
-@checked
-def sample_boxes(
-    matches: Int[Tensor, "n"],
-    count: int,
-    positive_fraction: float,
-    generator: torch.Generator | None = None,
-) -> tuple[Int[Tensor, "p"], Int[Tensor, "q"]]:
-    """`count` boxes for the loss: the indices of p positives and of q negatives, at random.
-
-    `matches` are `match_boxes`'. At most int(count · positive_fraction) are positive, the rest
-    negative; fewer where there are not enough, and all, in their order, where none is too many
-    (torchvision's `BalancedPositiveNegativeSampler`).
-    """
-    positives, negatives = (matches >= 0).nonzero()[:, 0], (matches == BACKGROUND).nonzero()[:, 0]
-    positives = choose(positives, int(count * positive_fraction), generator)
-    return positives, choose(negatives, count - len(positives), generator)
-
-
-def choose(
-    indices: Int[Tensor, "n"], count: int, generator: torch.Generator | None = None
-) -> Int[Tensor, "m"]:
-    """`count` of the indices at random, or all of them where there are no more."""
-    if len(indices) <= count:
-        return indices
-    device = indices.device if generator is None else generator.device
-    order = torch.randperm(len(indices), generator=generator, device=device)[:count]
-    return indices[order.to(indices.device)]
+    return fine + F.interpolate(coarse, size=fine.shape[-2:])
 
 
 class FeaturePyramid(nn.Module):
@@ -115,8 +65,7 @@ class FeaturePyramid(nn.Module):
             )
         levels = [conv(x) for conv, x in zip(self.lateral, features, strict=True)]
         for k in reversed(range(len(levels) - 1)):  # from the coarsest down
-            coarse = F.interpolate(levels[k + 1], size=levels[k].shape[-2:])
-            levels[k] = levels[k] + coarse
+            levels[k] = top_down_step(levels[k], levels[k + 1])
         outputs = [conv(x) for conv, x in zip(self.output, levels, strict=True)]
         return outputs + [F.max_pool2d(outputs[-1], 1, stride=2)] * self.extra_level
 
@@ -147,6 +96,66 @@ class ProposalHead(nn.Module):
             self.deltas(x).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)) for x in hidden
         ]
         return in_full_precision(torch.cat(logits, 1)), in_full_precision(torch.cat(deltas, 1))
+
+
+BACKGROUND, NEITHER = -1, -2
+
+
+@checked
+def match_boxes(
+    iou: Float[Tensor, "g n"], foreground: float, background: float, keep_best: bool = False
+) -> Int[Tensor, "n"]:
+    """For each of n boxes the true one it is to find, −1: background, −2: neither.
+
+    A box takes the true one of highest IoU (of equal ones the first) if that is at least
+    `foreground`; below `background` it is background. With `keep_best` the best boxes of each
+    true one, all of equal IoU, are taken whatever the threshold: they take the true one that they
+    themselves overlap most (torchvision's `Matcher` with `allow_low_quality_matches`; but a true
+    box that no box meets takes none). Raises ValueError for NaN, and for background above
+    foreground.
+    """
+    if not background <= foreground:
+        raise ValueError(f"background {background} must not be above foreground {foreground}")
+    if iou.isnan().any():
+        raise ValueError("iou holds NaN: a box is no box")
+    if iou.numel() == 0:
+        return torch.full(iou.shape[1:], BACKGROUND, device=iou.device)
+    best, favourite = iou.max(dim=0)
+    matches = favourite.where(best >= foreground, NEITHER)
+    matches = matches.where(best >= background, BACKGROUND)
+    if keep_best:
+        top = iou.amax(dim=1, keepdim=True)
+        matches = torch.where(((iou == top) & (top > 0)).any(dim=0), favourite, matches)
+    return matches
+
+
+@checked
+def sample_boxes(
+    matches: Int[Tensor, "n"],
+    count: int,
+    positive_fraction: float,
+    generator: torch.Generator | None = None,
+) -> tuple[Int[Tensor, "p"], Int[Tensor, "q"]]:
+    """`count` boxes for the loss: the indices of p positives and of q negatives, at random.
+
+    `matches` are `match_boxes`'. At most int(count · positive_fraction) are positive, the rest
+    negative; fewer where there are not enough, and all, in their order, where none is too many
+    (torchvision's `BalancedPositiveNegativeSampler`).
+    """
+    positives, negatives = (matches >= 0).nonzero()[:, 0], (matches == BACKGROUND).nonzero()[:, 0]
+    positives = choose(positives, int(count * positive_fraction), generator)
+    return positives, choose(negatives, count - len(positives), generator)
+
+
+def choose(
+    indices: Int[Tensor, "n"], count: int, generator: torch.Generator | None = None
+) -> Int[Tensor, "m"]:
+    """`count` of the indices at random, or all of them where there are no more."""
+    if len(indices) <= count:
+        return indices
+    device = indices.device if generator is None else generator.device
+    order = torch.randperm(len(indices), generator=generator, device=device)[:count]
+    return indices[order.to(indices.device)]
 
 
 @checked
@@ -210,18 +219,22 @@ def select_proposals(
     chosen, level, first = [], [], 0
     for number, boxes in enumerate(anchors):
         count = min(candidates, len(boxes))
-        chosen.append(logits[:, first : first + len(boxes)].topk(count, dim=1).indices + first)
+        # The best of this level, by their numbers among all anchors:
+        best = logits[:, first : first + len(boxes)].topk(count, dim=1).indices
+        chosen.append(first + best)
         level += [number] * count
         first += len(boxes)
     chosen, level = torch.cat(chosen, dim=1), torch.tensor(level, device=logits.device)
     scores = logits.gather(1, chosen).sigmoid()
-    deltas = deltas.gather(1, chosen[..., None].expand(-1, -1, 4))
+    deltas = deltas.gather(1, chosen[..., None].expand(-1, -1, 4))  # of the candidates
+    # Their boxes, cut off at the edges of each image:
     boxes = decode_boxes(deltas, torch.cat(list(anchors))[chosen])
     edge = boxes.new_tensor([(w, h, w, h) for h, w in image_sizes])[:, None]
     boxes = torch.minimum(boxes.clamp(min=0), edge)
     large = (boxes[..., 2:] - boxes[..., :2] >= min_size).all(dim=-1)
     good, answer = large & (scores >= score_threshold), []
     for mine, score, ok in zip(boxes, scores, good, strict=True):
+        # The best of those that NMS leaves within each level:
         kept = nms(mine[ok], score[ok], nms_threshold, level[ok])
         answer.append(mine[ok][kept[:proposals]])
     return answer

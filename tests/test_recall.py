@@ -348,7 +348,7 @@ def test_help_grows_with_different_answers(capsys):
     first = said(capsys, "04", a=64)["a"]
     assert first == (
         "✗ a: Half is the most that may be positive, not what must be. "
-        "Look again at lesson 03 (Region proposals, *2. A fair sample*)."
+        "Look again at lesson 03 (Region proposals, *5. A fair sample*)."
     )
     assert said(capsys, "04", a=64)["a"] == first
     second = said(capsys, "04", a=100)["a"]

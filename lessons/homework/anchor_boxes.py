@@ -1,11 +1,11 @@
-"""Homework 02: the exercises on boxes, and the mistakes that are known by name."""
+"""Lesson 02 and its homework: turns and exercises on boxes, and the mistakes known by name."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from lessons.anchor_boxes import box_iou, nms
+from lessons.anchor_boxes import box_iou, encode_boxes, largest_float, nms, survivors
 from lessons.homework.answers.anchor_boxes import giou, soft_nms
 from lessons.kit.homework import Exercise, Homework, mistake
 
@@ -17,7 +17,257 @@ def random_boxes(n: int, generator: torch.Generator, size: float = 60.0) -> Tens
     return torch.cat([corner, corner + sides], dim=1)
 
 
-# ---------------------------------------------------------------- 1. soft_nms
+# ---------------------------------------------------------------- your turn: box_iou
+
+
+def boxes_to_compare(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Apart in either direction and in both, inside one another, touching, without area; none."""
+    yield torch.tensor([[1.0, 1.0, 4.0, 4.0]]), torch.tensor([[2.0, 2.0, 5.0, 5.0]])
+    square = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    others = [[2, 3, 6, 8], [20, 3, 30, 8], [3, 20, 8, 30], [20, 30, 24, 33], [10, 0, 20, 10]]
+    yield square, torch.tensor([*others, [-8, -9, 5, 4]]).float()
+    yield random_boxes(5, generator), random_boxes(7, generator)
+    yield random_boxes(9, generator, 20) - 30, random_boxes(4, generator, 20) - 30
+    yield random_boxes(6, generator).view(2, 3, 4), random_boxes(4, generator).view(2, 2, 4)
+    yield square, torch.tensor([[5.0, 5, 5, 5], [3, 2, 9, 2]])
+    yield torch.tensor([[5.0, 5, 5, 5]]), torch.tensor([[5.0, 5, 5, 5], [0, 0, 9, 9]])
+    yield random_boxes(3, generator) / 4096, random_boxes(2, generator) / 4096
+    yield square.byte(), torch.tensor([[20, 30, 24, 33], [2, 3, 6, 8]], dtype=torch.uint8)
+    yield torch.zeros(0, 4), square
+
+
+def iou_by(
+    inner=lambda side: side.clamp(min=0), union=lambda area, other, both: area + other - both
+):
+    """The IoU of all pairs, with another intersection or another union."""
+
+    def iou(boxes, others):
+        first, second = boxes.float()[..., :, None, :], others.float()[..., None, :, :]
+        low = torch.maximum(first[..., :2], second[..., :2])
+        high = torch.minimum(first[..., 2:], second[..., 2:])
+        both = inner(high - low).prod(-1)
+        area, other = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (first, second))
+        return both / union(area, other, both).clamp(min=1e-38)
+
+    return iou
+
+
+def iou_around(boxes, others):
+    first, second = boxes.float()[..., :, None, :], others.float()[..., None, :, :]
+    low = torch.minimum(first[..., :2], second[..., :2])
+    high = torch.maximum(first[..., 2:], second[..., 2:])
+    both = (high - low).prod(-1)
+    area, other = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (first, second))
+    return both / (area + other - both).clamp(min=1e-6)
+
+
+IOU = Exercise(
+    box_iou,
+    boxes_to_compare,
+    mistakes=[
+        mistake(
+            "a negative side",
+            "Right where boxes meet. Apart in both directions, two negative sides have a positive "
+            "product.",
+        )(iou_by(inner=lambda side: side)),
+        mistake(
+            "the box around both",
+            "Your intersection is the box around both. At which left edge should it begin?",
+        )(iou_around),
+        mistake(
+            "both counted twice",
+            "Your union counts what both boxes cover twice.",
+        )(iou_by(union=lambda area, other, both: area + other)),
+        mistake(
+            "a pixel too many",
+            "Your sides are one too long: a box from 1 to 4 is 3 wide.",
+        )(iou_by(inner=lambda side: (side + 1).clamp(min=0))),
+        mistake(
+            "the share of the first box",
+            "You divide by the area of one of the two boxes. A small box inside a large one should "
+            "have a small IoU from either side.",
+        )(iou_by(union=lambda area, other, both: area + 0 * other)),
+        mistake(
+            "the share of the smaller box",
+            "A box inside another has 1 in yours. What does the union of the two measure?",
+        )(iou_by(union=lambda area, other, both: torch.minimum(area, other))),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: encode_boxes
+
+
+def boxes_and_anchors(generator: torch.Generator) -> Iterator[tuple]:
+    """Moved and grown alone, all at once, with weights, one anchor for several boxes, none."""
+    anchor = torch.tensor([[10.0, 10.0, 30.0, 50.0]])
+    yield torch.tensor([[15.0, 12.0, 35.0, 52.0]]), anchor
+    yield torch.tensor([[0.0, 10.0, 40.0, 50.0]]), anchor
+    yield random_boxes(6, generator), random_boxes(6, generator)
+    yield random_boxes(5, generator), random_boxes(5, generator), (10.0, 9.0, 5.0, 4.0)
+    yield random_boxes(4, generator), anchor
+    yield random_boxes(6, generator).view(2, 3, 4), random_boxes(2, generator).view(2, 1, 4)
+    whole = random_boxes(6, generator).round().long()
+    yield whole[:3], whole[3:], (0.5, 2.5, 1.5, 0.2)
+    yield torch.zeros(0, 4), torch.zeros(0, 4)
+
+
+def code_by(growth=torch.log, of_anchor=True, centre=0.5, weigh=torch.mul):
+    """The code with another growth, unit, reference point, or use of the weights."""
+
+    def encode(boxes, anchors, weights=(1, 1, 1, 1)):
+        boxes, anchors = boxes.double(), anchors.double()
+        size, scale = (b[..., 2:] - b[..., :2] for b in (boxes, anchors))
+        moved = boxes[..., :2] + centre * size - anchors[..., :2] - centre * scale
+        code = torch.cat([moved / (scale if of_anchor else size), growth(size / scale)], -1)
+        return weigh(code, code.new_tensor(weights)).float()
+
+    return encode
+
+
+def code_in_pixels(boxes, anchors, weights=(1, 1, 1, 1)):
+    unit = (anchors[..., 2:] - anchors[..., :2]).float().repeat_interleave(2, -1)[..., [0, 2, 1, 3]]
+    code = encode_boxes(boxes, anchors, weights)
+    return torch.cat([code[..., :2] * unit[..., :2], code[..., 2:]], -1)
+
+
+ENCODE = Exercise(
+    encode_boxes,
+    boxes_and_anchors,
+    mistakes=[
+        mistake(
+            "no logarithm",
+            "Your growth is the plain ratio: a box of the anchor's own size should have a growth "
+            "of 0.",
+        )(code_by(growth=lambda ratio: ratio)),
+        mistake(
+            "the wrong way round",
+            "Your growth has the wrong sign: a larger box should have a growth above 0.",
+        )(code_by(growth=lambda ratio: -torch.log(ratio))),
+        mistake(
+            "the growth as a share",
+            "Your growth is the ratio minus 1. Nearly right for small changes, but twice and half "
+            "are not equally far from 0.",
+        )(code_by(growth=lambda ratio: ratio - 1)),
+        mistake(
+            "in units of the box",
+            "You divide the way by the size of the box. A network knows its anchor: whose size is "
+            "the unit?",
+        )(code_by(of_anchor=False)),
+        mistake(
+            "from corner to corner",
+            "Your way leads from corner to corner. A box that only grows should not move.",
+        )(code_by(centre=0.0)),
+        mistake(
+            "in pixels",
+            "Your way is in pixels: a picture of twice the size should have the same code.",
+        )(code_in_pixels),
+        mistake(
+            "divided by the weights",
+            "You divide by the weights, which belongs to the way back.",
+        )(code_by(weigh=torch.div)),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: nms
+
+
+def boxes_to_suppress(generator: torch.Generator) -> Iterator[tuple]:
+    """A chain, equal scores and equal boxes, an IoU of exactly the threshold, groups, none."""
+    four = torch.tensor([[0.0, 0, 10, 10], [3, 0, 13, 10], [6, 0, 16, 10], [30, 0, 40, 10]])
+    yield four[:2], torch.tensor([0.8, 0.9]), 0.5
+    yield four[:3], torch.tensor([0.9, 0.8, 0.7]), 0.5
+    yield four[[2, 3, 0, 1]], torch.tensor([0.3, 0.9, 0.5, 0.4]), 0.5
+    yield four.repeat(2, 1), torch.tensor([0.5, 0.7, 0.5, 0.7, 0.5, 0.7, 0.5, 0.7]), 0.5
+    half = torch.tensor([[0.0, 0, 4, 2], [0, 0, 2, 2], [0, 0, 4, 1]])
+    yield half, torch.tensor([0.9, 0.8, 0.7]), 0.5  # both IoUs with the first are ½
+    groups = torch.tensor([3, 1, 3, 1])
+    yield four, torch.tensor([0.6, 0.9, 0.8, 0.7]), 0.2, groups
+    yield four.repeat(2, 1), torch.rand(8, generator=generator), 0.5, torch.arange(8) % 3
+    for n, threshold in ((40, 0.3), (60, 0.7), (25, 0.0)):
+        yield random_boxes(n, generator, 30), torch.rand(n, generator=generator), threshold
+    for n, kinds in ((40, 2), (50, 5)):
+        groups = torch.randint(kinds, (n,), generator=generator)
+        yield random_boxes(n, generator, 30), torch.rand(n, generator=generator), 0.4, groups
+    tenths = torch.tensor([[0, 0, 10, 1], [0, 0, 3, 1], [0, 0, 7, 1]], dtype=torch.uint8)
+    yield tenths, torch.tensor([0.9, 0.8, 0.7]), 0.3  # 3/10, as a 32-bit number, is above 0.3
+    scores = torch.randint(5, (300,), generator=generator) / 4  # many are equal
+    yield random_boxes(300, generator, 200), scores, 0.3
+    yield random_boxes(300, generator, 90), scores, 0.3, torch.arange(300) % 3
+    yield torch.zeros(0, 4), torch.zeros(0), 0.5
+
+
+def nms_by(too_close=torch.gt, revive=True, best_first=True, ordered=True, apart=True):
+    """Greedy suppression with one of its parts replaced."""
+
+    def suppress(boxes, scores, iou_threshold, groups=None):
+        close = too_close(box_iou(boxes, boxes), largest_float(iou_threshold, torch.float32))
+        if groups is not None and apart:
+            close = close & (groups[:, None] == groups)
+        order = scores.argsort(descending=best_first, stable=True).tolist()
+        kept = []
+        for place, i in enumerate(order):
+            before = kept if revive else order[:place]
+            if not any(close[j, i] for j in before):
+                kept.append(i)
+        kept = kept if ordered else sorted(kept)
+        return torch.tensor(kept, dtype=torch.int64)
+
+    return suppress
+
+
+def nms_unsorted_groups(boxes, scores, iou_threshold, groups=None):
+    order = scores.argsort(descending=True, stable=True)
+    close = box_iou(boxes[order], boxes[order]) > largest_float(iou_threshold, torch.float32)
+    close = close if groups is None else close & (groups[:, None] == groups)
+    return order[survivors(close)]
+
+
+def nms_places(boxes, scores, iou_threshold, groups=None):
+    order = scores.argsort(descending=True, stable=True)
+    return order.argsort()[nms(boxes, scores, iou_threshold, groups)]
+
+
+NMS = Exercise(
+    nms,
+    boxes_to_suppress,
+    mistakes=[
+        mistake(
+            "the dead suppress",
+            "In yours a box that is gone still suppresses others. In a chain of three, the third "
+            "may stay.",
+        )(nms_by(revive=False)),
+        mistake(
+            "from the threshold on",
+            "Right but for boxes whose IoU is exactly the threshold: more than it is asked.",
+        )(nms_by(too_close=torch.ge)),
+        mistake(
+            "the wrong way round",
+            "You keep what overlaps and drop what stands alone.",
+        )(nms_by(too_close=torch.le)),
+        mistake(
+            "the worst first",
+            "You begin with the lowest score. Who may suppress whom?",
+        )(nms_by(best_first=False)),
+        mistake(
+            "in the order of the boxes",
+            "The right boxes, in their own order: the best one should come first.",
+        )(nms_by(ordered=False)),
+        mistake(
+            "groups are not looked at",
+            "Right without groups. With them, a box may suppress only boxes of its own group.",
+        )(nms_by(apart=False)),
+        mistake(
+            "groups in another order",
+            "Right without groups. Your boxes are sorted by score: are their groups, too?",
+        )(nms_unsorted_groups),
+        mistake(
+            "places for numbers",
+            "You return places in the sorted order. Which boxes stand at these places?",
+        )(nms_places),
+    ],
+)
+
+# ---------------------------------------------------------------- homework 1. soft_nms
 
 
 def scored_boxes(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, float]]:
@@ -165,7 +415,7 @@ SOFT = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 2. giou
+# ---------------------------------------------------------------- homework 2. giou
 
 
 def pairs_of_boxes(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -265,5 +515,5 @@ GIOU = Exercise(
     ],
 )
 
-homework = Homework("Homework 02: anchor boxes", [SOFT, GIOU])
-check, score_board = homework.check, homework.score_board
+homework = Homework("Homework 02: anchor boxes", [SOFT, GIOU], turns=[IOU, ENCODE, NMS])
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns

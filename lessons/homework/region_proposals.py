@@ -1,14 +1,257 @@
-"""Homework 03: the exercises on levels and anchors, and the mistakes that are known by name."""
+"""Lesson 03 and its homework: turns and exercises on proposals, and the mistakes known by name."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from lessons.anchor_boxes import decode_boxes, make_anchors, nms
 from lessons.homework.answers.region_proposals import anchor_shapes, assign_levels
 from lessons.kit.homework import Exercise, Homework, mistake
+from lessons.region_proposals import match_boxes, select_proposals, top_down_step
 
-# ---------------------------------------------------------------- 1. assign_levels
+# ---------------------------------------------------------------- your turn: top_down_step
+
+
+def two_levels(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Twice as large, one less than that along an axis or both; several channels and images."""
+    yield torch.tensor([[[[1.0, 2], [3, 4]]]]), torch.tensor([[[[10.0]]]])
+    for b, c, h, w in ((1, 1, 4, 6), (2, 3, 6, 4), (1, 2, 5, 8), (2, 1, 7, 3), (1, 1, 1, 1)):
+        fine = torch.randn(b, c, h, w, generator=generator)
+        yield fine, torch.randn(b, c, (h + 1) // 2, (w + 1) // 2, generator=generator)
+    yield torch.randn(0, 2, 4, 4), torch.randn(0, 2, 2, 2)
+
+
+def enlarged(fine: Tensor, coarse: Tensor, mode: str = "nearest") -> Tensor:
+    if mode == "nearest" or not len(fine):
+        return F.interpolate(coarse, size=fine.shape[-2:])
+    return F.interpolate(coarse, size=fine.shape[-2:], mode=mode)
+
+
+def step_tiled(fine, coarse):
+    h, w = fine.shape[-2:]
+    return fine + coarse.repeat(1, 1, 2, 2)[..., :h, :w]
+
+
+STEP = Exercise(
+    top_down_step,
+    two_levels,
+    mistakes=[
+        mistake(
+            "smoothed",
+            "Your coarse map is smoothed between its cells. The pyramid repeats them; the 3×3 "
+            "convolution smooths later.",
+        )(lambda fine, coarse: fine + enlarged(fine, coarse, "bilinear")),
+        mistake(
+            "without the fine map",
+            "Only the coarse map is left: where is what the finer level knows itself?",
+        )(enlarged),
+        mistake(
+            "the mean of both",
+            "You take the mean. The step is a sum.",
+        )(lambda fine, coarse: (fine + enlarged(fine, coarse)) / 2),
+        mistake(
+            "the whole map repeated",
+            "You put the whole coarse map beside itself. Each of its cells is to be repeated where "
+            "it stands.",
+        )(step_tiled),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: match_boxes
+
+
+def overlaps_to_match(generator: torch.Generator) -> Iterator[tuple]:
+    """Exactly at the thresholds, ties of boxes and of things, a thing that no box meets; none."""
+    yield torch.tensor([[0.8, 0.5, 0.1], [0.1, 0.6, 0.2]]), 0.7, 0.3, True
+    yield torch.tensor([[0.8, 0.6, 0.2, 0.0], [0.0, 0.1, 0.4, 0.5]]), 0.7, 0.3, True
+    yield torch.tensor([[0.8, 0.6, 0.2, 0.0], [0.0, 0.1, 0.4, 0.5]]), 0.7, 0.3
+    yield torch.tensor([[0.75, 0.5, 0.25, 0.2]]), 0.75, 0.25  # exactly at both
+    yield torch.tensor([[0.5, 0.5, 0.1, 0.5], [0.1, 0.2, 0.2, 0.1]]), 0.7, 0.3, True  # ties
+    yield torch.tensor([[0.6, 0.1], [0.4, 0.0]]), 0.7, 0.3, True  # two things share their best
+    yield torch.tensor([[0.8, 0.8], [0.8, 0.8]]), 0.7, 0.3, True
+    yield torch.tensor([[0.9, 0.2], [0.0, 0.0]]), 0.7, 0.3, True  # nobody meets the second
+    yield torch.tensor([[0.2, 0.1], [0.1, 0.15]]), 0.7, 0.3, True  # best, and below both
+    yield torch.tensor([[0.8, 0.4], [0.6, 0.5]]), 0.5, 0.5, False
+    for g, n in ((3, 40), (12, 60), (1, 9)):
+        iou = torch.rand(g, n, generator=generator).square()
+        yield iou, 0.7, 0.3, True
+        yield iou, 0.5, 0.5
+    yield torch.zeros(0, 3), 0.7, 0.3, True
+    yield torch.zeros(2, 0), 0.7, 0.3, True
+
+
+def matched_by(own=False, only_first=False, zero_counts=False, strict=False, swapped=False):
+    """The rule with one of its parts exchanged."""
+
+    def match(iou, foreground, background, keep_best=False):
+        if iou.numel() == 0:
+            return torch.full(iou.shape[1:], -1)
+        best, favourite = iou.max(dim=0)
+        positive = best > foreground if strict else best >= foreground
+        matches = favourite.where(positive, -1 if swapped else -2)
+        matches = matches.where(best >= background, -2 if swapped else -1)
+        if keep_best:
+            for g, row in enumerate(iou):
+                mine = (row == row.max()).nonzero()[:, 0]
+                mine = mine[:1] if only_first else mine
+                if zero_counts or row.max() > 0:
+                    matches[mine] = g if own else favourite[mine]
+        return matches
+
+    return match
+
+
+def matched_without_rule_4(iou, foreground, background, keep_best=False):
+    return match_boxes(iou, foreground, background)
+
+
+def matched_always(iou, foreground, background, keep_best=False):
+    return match_boxes(iou, foreground, background, True)
+
+
+MATCH = Exercise(
+    match_boxes,
+    overlaps_to_match,
+    mistakes=[
+        mistake(
+            "rule 4 is missing",
+            "Right without keep_best. With it, the best box of each true one is taken in any case.",
+        )(matched_without_rule_4),
+        mistake(
+            "rule 4 always",
+            "You take the best box of each true one even where keep_best is False.",
+        )(matched_always),
+        mistake(
+            "the thing that it is best for",
+            "A box that is taken by rule 4 finds the thing that it overlaps most itself, not the "
+            "one that it is best for.",
+        )(matched_by(own=True)),
+        mistake(
+            "no ties",
+            "Right where one box is the best. Where several are equally good, all of them are "
+            "taken.",
+        )(matched_by(only_first=True)),
+        mistake(
+            "a best of nothing",
+            "A true box that no box meets has a best IoU of 0, and in yours all boxes are its "
+            "best.",
+        )(matched_by(zero_counts=True)),
+        mistake(
+            "more than the threshold",
+            "Right but for an IoU of exactly the threshold: from it up a box is positive.",
+        )(matched_by(strict=True)),
+        mistake(
+            "−1 for −2",
+            "You have exchanged background (−1) and neither (−2).",
+        )(matched_by(swapped=True)),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: select_proposals
+
+NAMES = ("candidates", "proposals", "nms_threshold", "min_size", "score_threshold")
+
+
+def answers_to_select(generator: torch.Generator) -> Iterator[tuple]:
+    """Two levels and three; boxes that leave their images; each setting once at work."""
+    tiny = [torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8]])]
+    yield torch.tensor([[0.0, 2.0]]), torch.zeros(1, 2, 4), tiny, [(8, 9)], 2, 2, 0.5, 0.0, 0.0
+    one = make_anchors([(4, 4)], [8], [8], (1.0,))
+    two = make_anchors([(4, 5), (2, 3)], [8, 16], [10, 20])
+    three = make_anchors([(5, 4), (3, 2), (2, 1)], [8, 16, 32], [8, 20, 30], (1.0, 2.0))
+    for anchors, sizes, settings in (
+        (one, [(32, 32)], (16, 16, 0.9, 0.0, 0.0)),
+        (two, [(32, 40), (25, 40)], (12, 60, 0.5, 1e-3, 0.0)),
+        (two, [(32, 40), (32, 19)], (100, 9, 0.4, 1e-3, 0.0)),
+        (three, [(40, 30)], (7, 100, 0.3, 1e-3, 0.0)),
+        (three, [(40, 30), (21, 30)], (100, 100, 0.7, 6.0, 0.0)),
+        (three, [(40, 30)], (20, 100, 0.7, 1e-3, 0.6)),
+        (two, [(32, 40)], (60, 60, 0.7, 1e-3, 0.5)),
+    ):
+        n = sum(map(len, anchors))
+        logits = (2 * torch.randn(len(sizes), n, generator=generator)).round(decimals=2)
+        logits[0, 0] = 0  # a probability of exactly ½
+        deltas = 0.5 * torch.randn(len(sizes), n, 4, generator=generator)
+        yield logits, deltas, anchors, sizes, *settings
+    same = torch.tensor([[0.0, 0, 8, 8]]).repeat(2, 1)
+    logits, settings = torch.tensor([[0.0, 1.0]]), (2, 2, 0.5, 0.0, 0.0)
+    yield logits, torch.zeros(1, 2, 4), [same[:1], same[1:]], [(8, 8)], *settings
+
+
+def select(function, logits, deltas, anchors, image_sizes, *settings):
+    """A submission, called as the network calls it."""
+    return function(logits, deltas, anchors, image_sizes, **dict(zip(NAMES, settings, strict=True)))
+
+
+def selected_by(
+    clip=True, turned=False, by_level=True, whole=False, first=True, decode=decode_boxes, cut=True
+):
+    """The selection with one of its parts exchanged."""
+
+    def choose(logits, deltas, anchors, image_sizes, **settings):
+        candidates, proposals, threshold, smallest, least = (settings[name] for name in NAMES)
+        answer = []
+        for score, delta, (h, w) in zip(logits, deltas, image_sizes, strict=True):
+            start, chosen, level = 0, [], []
+            for number, boxes in enumerate(anchors):
+                these = score if whole else score[start : start + len(boxes)]
+                best = these.topk(min(candidates, len(boxes))).indices
+                chosen.append(best + start * (first and not whole))
+                level += [number] * len(best)
+                start += len(boxes)
+            chosen, level = torch.cat(chosen), torch.tensor(level)
+            boxes = decode(delta[chosen], torch.cat(list(anchors))[chosen])
+            edge = torch.tensor([h, w, h, w] if turned else [w, h, w, h])
+            boxes = torch.minimum(boxes.clamp(min=0), edge) if clip else boxes
+            sure = score[chosen].sigmoid()
+            ok = ((boxes[:, 2:] - boxes[:, :2]) >= smallest).all(-1) & (sure >= least)
+            kept = nms(boxes[ok], sure[ok], threshold, level[ok] if by_level else None)
+            answer.append(boxes[ok][kept[:proposals] if cut else kept])
+        return answer
+
+    return choose
+
+
+def selected_undecoded(deltas, anchors):
+    return anchors.float()
+
+
+SELECT = Exercise(
+    select_proposals,
+    answers_to_select,
+    call=select,
+    mistakes=[
+        mistake(
+            "not cut off at the edges",
+            "Some of your boxes leave the image.",
+        )(selected_by(clip=False)),
+        mistake(
+            "height for width",
+            "Right for square images. In a box x comes first, in an image's size the height does.",
+        )(selected_by(turned=True)),
+        mistake(
+            "one NMS for all levels",
+            "Your NMS works across levels. Boxes of different levels leave one another in peace.",
+        )(selected_by(by_level=False)),
+        mistake(
+            "numbers within the level",
+            "Your candidates of the second level carry numbers that count from 0 again. What has "
+            "to be added?",
+        )(selected_by(first=False)),
+        mistake(
+            "anchors as they are",
+            "You return anchors. What do the deltas make of them?",
+        )(selected_by(decode=selected_undecoded)),
+        mistake(
+            "all that NMS leaves",
+            "The right boxes, and too many of them: only the best `proposals` are asked for.",
+        )(selected_by(cut=False)),
+    ],
+)
+
+# ---------------------------------------------------------------- homework 1. assign_levels
 
 
 def boxes_of_levels(generator: torch.Generator) -> Iterator[tuple[Tensor, int, int, int, float]]:
@@ -100,7 +343,7 @@ LEVELS = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 2. anchor_shapes
+# ---------------------------------------------------------------- homework 2. anchor_shapes
 
 
 def sizes_and_shapes(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int]]:
@@ -205,5 +448,5 @@ SHAPES = Exercise(
     ],
 )
 
-homework = Homework("Homework 03: region proposals", [LEVELS, SHAPES])
-check, score_board = homework.check, homework.score_board
+homework = Homework("Homework 03: region proposals", [LEVELS, SHAPES], turns=[STEP, MATCH, SELECT])
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns
