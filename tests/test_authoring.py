@@ -489,13 +489,14 @@ def test_what_is_nearly_a_directive_stops_the_build(house, where, text):
     "head", ["#| export", "#| export \t", "#| export\n#| your turn", "#| export\n#| your turn  "]
 )
 def test_a_directive_is_taken_out(house, head):
-    write_notebook(house, "notebooks/02_wolf.ipynb", [TITLE, f"{head}\ndef f():\n    return 1"])
+    cell = f'{head}\ndef f():\n    """One."""\n    return 1'
+    write_notebook(house, "notebooks/02_wolf.ipynb", [TITLE, cell, "f = check(f)"])
     build(house)
     module = (house / "lessons/wolf.py").read_text()
-    assert module.endswith('"""\n\n\ndef f():\n    return 1\n')
+    assert module.endswith('"""\n\n\ndef f():\n    """One."""\n    return 1\n')
 
 
-@pytest.mark.parametrize("text", ["#| your turn\n1 + 1", "x = 5 | 3", "x = 1  # of |x|: a | b"])
+@pytest.mark.parametrize("text", ["1 + 1", "x = 5 | 3", "x = 1  # of |x|: a | b"])
 def test_what_is_no_export_is_not_exported(house, text):
     write_notebook(house, "notebooks/02_wolf.ipynb", [TITLE, text])
     build(house)
