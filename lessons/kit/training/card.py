@@ -100,7 +100,7 @@ def sentence(row: Row) -> str:
         return f"cannot tell: one seed, and another may say something else ({_pair(row)})."
     over = f"over {verdict.pairs} seeds"
     if verdict.pairs < LEAST:
-        return f"cannot tell yet: {verdict.pairs} seeds, and {LEAST} are asked for ({_pair(row)})."
+        return f"cannot tell yet: {verdict.pairs} seeds, and {LEAST} are asked for."
     if verdict.word == SHOWN:
         return f"shown: {over} {first} is ahead of {second} by {amount(verdict.mean)} {what}."
     if verdict.word == OPPOSITE:
