@@ -29,8 +29,8 @@ from lessons.kit.homework import Exercise, Homework, Mistake, mistake
 
 def masks_to_compare(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """With crowds of both types and without; empty masks, no masks, one mask within another."""
-    p = torch.tensor([[[1, 1, 0], [1, 1, 0]]]).bool()
-    g = torch.tensor([[[0, 1, 1], [0, 1, 1]], [[1, 0, 0], [0, 0, 0]]]).bool()
+    p = torch.tensor([[[1, 1], [1, 0]]]).bool()
+    g = torch.tensor([[[0, 1], [0, 1]], [[1, 0], [0, 0]]]).bool()
     yield p, g, None
     yield p, g, torch.tensor([True, False])
     yield g[1:], g, None  # one pixel
@@ -61,6 +61,15 @@ def usual_union(both, p, g):
     return p + g - both
 
 
+def divided_as_it_comes(predictions, targets, is_crowd=None):
+    """A quotient of whole numbers: float32, and NaN of two empty masks."""
+    both, p, g = pixel_counts(predictions, targets)
+    union = usual_union(both, p[:, None], g)
+    if is_crowd is not None:
+        union = torch.where(is_crowd.bool(), p[:, None], union)
+    return both / union
+
+
 MASK_IOU = Exercise(
     mask_iou,
     masks_to_compare,
@@ -71,6 +80,12 @@ MASK_IOU = Exercise(
             lambda *arguments: mask_iou(*arguments).float(),
             "Right to seven digits: your quotient is float32. An IoU of .7 would be just below the "
             "threshold .7. Divide in float64.",
+        ),
+        Mistake(
+            "float32 and 0/0",
+            divided_as_it_comes,
+            "The formula is right, its division is not yet: whole numbers are divided in float32 "
+            "(an IoU of .7 would be just below the threshold .7), and two empty masks give 0/0.",
         ),
         Mistake(
             "Dice",
