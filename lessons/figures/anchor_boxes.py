@@ -150,7 +150,7 @@ def outcome(
     outline(axes[1], found, BLUE)
     outline(axes[1], again, ORANGE, 1.6, "--")
     outline(axes[1], lost, YELLOW, 2.4, ":")
-    figure.tight_layout()
+    figure.subplots_adjust(0, 0, 1, 0.92, wspace=0.04)  # faster than tight_layout
     duplicates = "1 duplicate" if len(again) == 1 else f"{len(again)} duplicates"
     return captioned(
         figure, f"{words} {len(found)} things found (blue), {duplicates} (orange, dashed), "

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lessons.kit.draw import INK, draw_image
 
-FINE = 4  # cells of a density for each pixel of the image
+FINE = 2  # cells of a density for each pixel of the image
 
 
 def outline(

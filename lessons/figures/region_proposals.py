@@ -221,7 +221,7 @@ def found(
     outline(axes[1], kept[once], BLUE)
     outline(axes[1], kept[again], ORANGE, 1.4, "--")
     outline(axes[1], true[lost], YELLOW, 2.4, ":")
-    figure.tight_layout()
+    figure.subplots_adjust(0, 0, 1, 0.92, wspace=0.04)  # faster than tight_layout
     return captioned(
         figure,
         f"{words} {once.sum()} things found (blue), {len(lost)} lost (yellow, dotted), "
