@@ -15,8 +15,6 @@ from torch.nn import functional as F
 
 from lessons.kit.data import Category, Sample, Segments
 from lessons.kit.draw import (
-    INK,
-    PALE,
     captioned,
     draw_box,
     draw_curves,
@@ -71,62 +69,6 @@ def _soft(ax: Axes, mask: Float[Tensor, "h w"], title: str) -> None:
     ax.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title)
     ax.axis("off")
-
-
-PARTS = {  # what is in the machine: its middle, its words, the lesson where it is built
-    "image": (0.0, 1.0, "image", ""),
-    "backbone": (1.5, 1.0, "backbone,\npyramid", "03"),
-    "proposals": (3.2, 1.9, "proposals", "03"),
-    "align": (4.9, 1.0, "RoIAlign", "04"),
-    "box": (6.6, 1.9, "box head:\nclass, box", "05"),
-    "nms": (8.3, 1.9, "NMS", "02"),
-    "mask": (8.3, 0.1, "mask head:\nK masks", "05"),
-    "paste": (10.0, 1.0, "paste", "05"),
-}
-ARROWS = (
-    ("image", "backbone"),
-    ("backbone", "proposals"),
-    ("backbone", "align"),
-    ("proposals", "align"),
-    ("align", "box"),
-    ("box", "nms"),
-    ("align", "mask"),
-    ("nms", "mask"),
-    ("nms", "paste"),
-    ("mask", "paste"),
-)
-
-
-def machine(lit: Sequence[str] = ("box", "mask", "paste")) -> captioned:
-    """The whole detector as boxes and arrows, with some of its parts lit."""
-    figure, ax = plt.subplots(figsize=(9, 2.6))
-    for start, end in ARROWS:
-        (x0, y0, *_), (x1, y1, *_) = PARTS[start], PARTS[end]
-        below = (x0, y0 - 0.4) if x0 == x1 else (x0 + 0.66, y0)
-        above = (x1, y1 + 0.4) if x0 == x1 else (x1 - 0.66, y1)
-        ax.annotate("", above, below, arrowprops={"arrowstyle": "->", "color": PALE})
-    for name, (x, y, words, lesson) in PARTS.items():
-        on = name in lit
-        ax.add_patch(
-            plt.Rectangle(
-                (x - 0.62, y - 0.38),
-                1.24,
-                0.76,
-                facecolor="#FBE3D3" if on else "white",
-                edgecolor=ORANGE if on else PALE,
-                lw=2 if on else 1,
-            )
-        )
-        ax.text(x, y, words, ha="center", va="center", size=8.5, color=INK)
-        if lesson:
-            ax.text(x + 0.6, y + 0.42, lesson, ha="right", va="bottom", size=7.5, color=INK)
-    ax.set(xlim=(-0.8, 10.8), ylim=(-0.5, 2.75))
-    ax.axis("off")
-    return captioned(
-        figure,
-        "The whole detector; each part has the number of its lesson. Lit: what is built today. The "
-        "mask head comes last and sees only the boxes that are left after NMS.",
-    )
 
 
 def gradients(pushed: Mapping[str, Float[Tensor, "_"]], own: int) -> captioned:
