@@ -135,11 +135,14 @@ def test_reference_parts_reproduce_the_recorded_score(work):
 
 WRONG = '''def paste_masks(masks, boxes, size):
     """Left and right exchanged."""
-    height, width = size
-    x0, y0, x1, y1 = boxes.unbind(dim=1)
-    along_y = _hat_weights(y0, y1, height, masks.shape[-1]).to(masks)
-    along_x = _hat_weights(x0, x1, width, masks.shape[-1]).to(masks)
-    return along_y @ masks.flip(-1) @ along_x.mT
+    m, along = masks.shape[-1], []
+    for axis, pixels in ((1, size[0]), (0, size[1])):
+        start, end = boxes[:, axis], boxes[:, axis + 2]
+        centres, cells = torch.arange(pixels) + 0.5, torch.arange(m)
+        inside = (centres - start[:, None]) / (end - start).clamp(min=1e-6)[:, None]
+        weights = (1 - (inside[:, :, None] * m - 0.5 - cells).abs()).clamp(min=0)
+        along.append(weights.to(masks))
+    return along[0] @ masks.flip(-1) @ along[1].mT
 '''
 
 
