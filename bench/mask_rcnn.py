@@ -19,7 +19,6 @@ from lessons.kit.data import Segments, boxes, is_crowd, things
 from lessons.kit.data.real import CocoPanoptic
 from lessons.kit.data.scenes import Scenes
 from lessons.kit.models.backbone import Backbone
-from lessons.kit.models.pyramid import choose_level
 from lessons.kit.peers.mask_rcnn import (
     LOSSES,
     ResNetBody,
@@ -29,7 +28,7 @@ from lessons.kit.peers.mask_rcnn import (
     torchvision_mask_rcnn,
     transplant,
 )
-from lessons.mask_rcnn import BoxHead, MaskHead, MaskRCNN
+from lessons.mask_rcnn import BoxHead, MaskHead, MaskRCNN, choose_level
 from lessons.region_proposals import FeaturePyramid, RegionProposalNetwork
 
 T, BATCH, SIDE = 4, 8, 128

@@ -22,6 +22,14 @@ def same_numbers():
 
 
 @pytest.fixture(autouse=True)
+def no_figure_left():
+    """A test finds no figure that another one left open."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True)
 def nobody_s_work(monkeypatch, tmp_path_factory):
     """No test sees the folder my/ of whoever runs the tests, or writes there."""
     monkeypatch.setenv("LESSONS_MY", str(tmp_path_factory.getbasetemp() / "my"))

@@ -198,6 +198,7 @@ def test_the_ledger_is_read_in_the_order_of_its_priorities(claims):
         ('arms = ["plain", "quiet"]', 'arms = ["plain", "plain"]', "compares two arms"),
         ('better = "lower"', 'better = "less"', "is higher or lower, not 'less', see area"),
         ("margin = 0.01", "margin = 0.0", "margin above 0"),
+        ("margin = 0.01", 'margin = 0.01\ntitles = ["one"]', "has two titles"),
         ("least = 0.0", "most = 0.0, least = 0.0", "mechanism of says"),
         ('title = "plain"', 'name_ = "plain"', "an arm cannot be read"),
         ("seeds = 2", "seeds = 2\nseed = 3", "claims noise"),

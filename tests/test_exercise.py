@@ -154,7 +154,7 @@ def test_a_wrong_answer_is_told_by_input_expectation_result_and_difference(homew
     assert one_line(capsys) == (
         "✗ row_means: given table = int64 (4, 5), expected [2., 7., 12., 17.], "
         "got [3., 8., 13., 18.]: largest difference 1, 3. where 2. is expected at [0], "
-        "4 of 4 entries differ"
+        "4 of 4 entries differ. check.last shows this case whole."
     )
 
 

@@ -14,7 +14,6 @@ from lessons.kit.data import Segments, boxes, is_crowd
 from lessons.kit.data.scenes import scene
 from lessons.kit.models.backbone import Backbone
 from lessons.kit.models.images import batch_masks
-from lessons.kit.models.pyramid import choose_level, pool_pyramid
 from lessons.kit.peers.mask_rcnn import (
     detect_unpasted,
     in_our_names,
@@ -28,10 +27,12 @@ from lessons.mask_rcnn import (
     MaskHead,
     MaskRCNN,
     choose_detections,
+    choose_level,
     mask_loss,
     mask_scores,
     mask_targets,
     paste_masks,
+    pool_pyramid,
     recipe,
     sample_rois,
     softmax_mask_loss,

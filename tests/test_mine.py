@@ -19,7 +19,7 @@ from PIL import Image
 from lessons.kit import cli, guard, places
 from lessons.kit.errors import LessonsError
 from lessons.kit.homework import assembly, mine, parts
-from lessons.kit.homework.names import statements, text_of
+from lessons.kit.names import statements, text_of
 from lessons.kit.training import recorded
 
 # A part of each system's own lesson and one of an earlier lesson that it reaches by imports.

@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from lessons.kit.models.pyramid import choose_level, pool_pyramid
 from lessons.mask_rcnn import (
     MaskRCNN,
     boundary_error,
     choose_detections,
+    choose_level,
     mask_loss,
     mask_scores,
     mask_targets,
     paste_masks,
+    pool_pyramid,
     recipe,
     sample_rois,
     softmax_mask_loss,

@@ -14,8 +14,8 @@ from pathlib import Path
 from lessons.kit import places
 from lessons.kit.errors import LessonsError
 from lessons.kit.guard import write_whole
-from lessons.kit.homework.names import bound, imported, statements, text_of
 from lessons.kit.homework.parts import Part
+from lessons.kit.names import bound, imported, statements, text_of
 
 COUNTED = "from lessons.kit.homework.trial import counted"
 

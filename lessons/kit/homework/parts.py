@@ -23,7 +23,7 @@ from typing import Any
 from lessons.kit import places
 from lessons.kit.errors import LessonsError
 from lessons.kit.guard import write_whole
-from lessons.kit.homework.names import bound, imported, statements, taken, text_of
+from lessons.kit.names import bound, imported, statements, taken, text_of
 
 OWED = "owed.json"
 CONSTANTS = bool | int | float | complex | str | bytes | None

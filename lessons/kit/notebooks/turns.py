@@ -8,7 +8,6 @@ solution, only what stands between them is (gaps in given code).
 
 import ast
 import builtins
-import symtable
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from nbformat import NotebookNode
 
 from lessons.kit.errors import LessonsError
+from lessons.kit.names import imported, taken
 from lessons.kit.notebooks.cells import (
     EXPORT,
     TURN,
@@ -96,14 +96,15 @@ def turns_module(notebook: NotebookNode, source: str, module: str) -> str | None
     for turn in turns:
         known = dict(_names_before(notebook, source, turn.place, module))
         text = without_markers(turn.cell)[1]
-        for name in sorted(_globals_of(text) - mine - set(vars(builtins))):
+        tree = parse(text, turn.cell.where)
+        outside = {name for node in tree.body for name in taken(node) if not imported(node)}
+        for name in sorted(outside - mine - set(vars(builtins))):
             if name not in known:
                 raise LessonsError(
                     f"{turn.cell.where} uses {name}, which a turn can only import: export it, or "
                     "make it an argument"
                 )
             imports.append(known[name])
-        tree = parse(text, turn.cell.where)
         nodes = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         bodies.append(without_lines(text, nodes))
     return "\n\n".join(["\n".join(dict.fromkeys(imports)), *bodies])
@@ -141,33 +142,7 @@ def _names_before(
             continue
         tree = parse(without_markers(cell)[1], cell.where)
         for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    name = alias.asname or alias.name.partition(".")[0]
-                    yield name, ast.unparse(ast.Import([alias]))
-            elif isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    line = ast.unparse(ast.ImportFrom(node.module, [alias], node.level))
-                    yield alias.asname or alias.name, line
+            yield from imported(node).items()
         if EXPORT in cell.directives:
             for name in defined_names(tree):
                 yield name, f"from {module} import {name}"
-
-
-def _globals_of(text: str) -> set[str]:
-    """The names that a cell's code takes from outside."""
-
-    def inside(table: symtable.SymbolTable) -> Iterator[str]:
-        for symbol in table.get_symbols():
-            outside = symbol.is_global()
-            if table.get_type() == "module":
-                outside = symbol.is_imported() or not (
-                    symbol.is_assigned() or symbol.is_namespace()
-                )
-            if symbol.is_referenced() and outside:
-                yield symbol.get_name()
-        for child in table.get_children():
-            yield from inside(child)
-
-    own = defined_names(ast.parse(text))
-    return set(inside(symtable.symtable(text, "cell", "exec"))) - own

@@ -79,7 +79,7 @@ def paragraphs(row: Row, bet: str | None) -> list[tuple[str, str]]:
 
 
 def _arms(row: Row) -> tuple[str, str]:
-    first, second = (arm.title for arm in row.claim.arms)
+    first, second = row.claim.titles or (arm.title for arm in row.claim.arms)
     return first, second
 
 

@@ -121,7 +121,7 @@ def described(name: str) -> list[str]:
 
 
 def tunings_described() -> list[str]:
-    """What was chosen by the tunings, as lines; the best of each is marked."""
+    """What the tunings chose from, with the scores that are there, as lines."""
     lines = []
     for tuning in tunings().values():
         lines.append(f"{tuning.name}: {tuning.says}")

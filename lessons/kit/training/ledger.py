@@ -62,6 +62,7 @@ class Claim:
     better: str = HIGHER
     mechanism: Mapping[str, Any] = field(default_factory=dict)  # says, measure, of, least or most
     published: str = ""
+    titles: tuple[str, ...] = ()  # of the arms in this claim, where their own say something else
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def _read_file(path: Path, _changed: int) -> tuple[dict[str, Claim], dict[str, T
         for name, entry in said.get(section, {}).items():
             try:
                 own = tuple(arms[arm] for arm in entry.pop("arms"))
+                entry |= {"titles": tuple(entry["titles"])} if "titles" in entry else {}
                 found.append(kind(name=name, arms=own, **entry))
             except (KeyError, TypeError) as error:
                 raise LessonsError(f"{path.name}: {section} {name}: {error!r}") from None
@@ -138,6 +140,8 @@ def _must_be_whole(file: str, claim: Claim) -> None:
     wrong = ""
     if len(claim.arms) != 2 or claim.arms[0] == claim.arms[1]:
         wrong = "compares two arms"
+    elif len(claim.titles) not in (0, 2):
+        wrong = "has two titles, one of each arm, or none"
     elif claim.better not in (HIGHER, LOWER):
         wrong = f"is {HIGHER} or {LOWER}, not {claim.better!r}"
     elif not claim.margin > 0 or claim.seeds < 1:
