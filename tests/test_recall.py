@@ -405,3 +405,17 @@ def test_numbers_may_be_written_as_one_likes(capsys):
 )
 def test_the_copy_has_blanks_for_answers(cell, copy):
     assert unanswered(cell) == copy
+
+
+# ---------------------------------------------------------------- the lessons as they are stored
+
+
+def test_no_lesson_stores_a_wrong_or_a_missing_answer(root):
+    """Of recalls and turns: the lesson's own answers are right, and all are given."""
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            lines = [
+                line for out in cell.get("outputs", []) for line in out.get("text", "").split("\n")
+            ]
+            bad = [line for line in lines if line.startswith(("○ ", "✗ "))]
+            assert not bad, f"{path.name}, cell {cell.id}: {bad}"

@@ -190,9 +190,12 @@ def boxes_to_suppress(generator: torch.Generator) -> Iterator[tuple]:
         yield random_boxes(n, generator, 30), torch.rand(n, generator=generator), 0.4, groups
     tenths = torch.tensor([[0, 0, 10, 1], [0, 0, 3, 1], [0, 0, 7, 1]], dtype=torch.uint8)
     yield tenths, torch.tensor([0.9, 0.8, 0.7]), 0.3  # 3/10, as a 32-bit number, is above 0.3
+    yield tenths, torch.tensor([0.9, 0.8, 0.7]).double(), 0.3  # and the scores' type is no matter
+    yield four[[0, 0, 0]] * torch.tensor([1.0, 1, 0, 1]), torch.tensor([0.7, 0.9, 0.8]), 0.5  # empty
     scores = torch.randint(5, (300,), generator=generator) / 4  # many are equal
     yield random_boxes(300, generator, 200), scores, 0.3
     yield random_boxes(300, generator, 90), scores, 0.3, torch.arange(300) % 3
+    yield random_boxes(300, generator, 30), scores, 0.3, (torch.arange(300) > 126).long()
     yield torch.zeros(0, 4), torch.zeros(0), 0.5
 
 

@@ -74,6 +74,7 @@ def overlaps_to_match(generator: torch.Generator) -> Iterator[tuple]:
     yield torch.tensor([[0.9, 0.2], [0.0, 0.0]]), 0.7, 0.3, True  # nobody meets the second
     yield torch.tensor([[0.2, 0.1], [0.1, 0.15]]), 0.7, 0.3, True  # best, and below both
     yield torch.tensor([[0.8, 0.4], [0.6, 0.5]]), 0.5, 0.5, False
+    yield torch.tensor([[0.8, 0.6, 0.0], [0.0, 0.0, 0.6]]), 0.7, 0.3, True  # not the second's .6
     for g, n in ((3, 40), (12, 60), (1, 9)):
         iou = torch.rand(g, n, generator=generator).square()
         yield iou, 0.7, 0.3, True

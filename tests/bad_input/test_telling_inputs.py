@@ -26,7 +26,7 @@ def homework_of(name):
     return importlib.import_module(f"lessons.homework.{name}").homework
 
 
-EXERCISES = [(name, exercise) for name in LESSONS for exercise in homework_of(name).exercises]
+EXERCISES = [(name, exercise) for name in LESSONS for exercise in homework_of(name).asked]
 
 
 def equivalent(name):
