@@ -111,7 +111,9 @@ def mask_targets(
 def paste_masks(
     masks: Float[Tensor, "n m m"], boxes: Float[Tensor, "n 4"], size: tuple[int, int]
 ) -> Float[Tensor, "n h w"]:
-    """Each m×m mask, stretched over its box in an image of `size` (height, width); 0 outside.
+    """Each m×m mask, stretched over its box in an image of `size` (height, width).
+
+    It fades within half a cell beyond the box, and is 0 further out.
 
     Pixel centres are looked up bilinearly (detectron2's convention, where torchvision rounds
     boxes to whole pixels). Bilinear weights are a product of one along y and one along x, so

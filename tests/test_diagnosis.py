@@ -267,6 +267,24 @@ def test_lines_and_answer_come_on_request(capsys):
         check.lines("area")
 
 
+def test_lines_that_the_last_attempt_has_are_left_out(capsys):
+    check = homework().check
+
+    def weighted(values, weights, power):
+        total = torch.zeros(values.shape[1], dtype=values.dtype)
+        for row, weight in zip(values, weights, strict=True):
+            total += weight * row
+        return total
+
+    check(weighted)
+    capsys.readouterr()
+    check.lines("weighted")
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "if weight > 0:",
+        "total = total + weight * row ** power",
+    ]
+
+
 def test_what_parses_alike_is_one_attempt():
     def one(x):
         """Says something."""

@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from torch import Tensor
 from torch.nn import functional as F
 
-from lessons.kit.data import Category, Sample, Segments
+from lessons.kit.data import Category, Sample, Segments, boxes, is_crowd
 from lessons.kit.draw import (
     captioned,
     draw_box,
     draw_curves,
     draw_image,
     draw_segments,
+    segment_colors,
     side_by_side,
 )
 
@@ -205,20 +207,26 @@ def ceilings(
 
 
 def duplicates(image: Float[Tensor, "3 h w"], thing: Segments, found: Segments) -> captioned:
-    """A thing that is found twice: what each of the detections has too much and too little."""
+    """A thing that is found twice: both detections, and what each has too much and too little."""
     figure, axes = plt.subplots(1, 1 + len(found), figsize=(2.7 * (1 + len(found)), 2.6))
-    draw_image(image, title="the thing", ax=axes[0])
+    draw_image(image, title="the detections' boxes", ax=axes[0])
     axes[0].contour(thing.masks[0].float(), [0.5], colors=["white"], linewidths=1.5)
+    frame = boxes(
+        Segments(torch.cat([thing.masks, found.masks]), torch.zeros(1 + len(found)).long())
+    )
+    for color, dashed, box in zip((BLUE, ORANGE), (False, True), frame[1:], strict=False):
+        draw_box(axes[0], box, color, dashed=dashed)
     for k, ax in enumerate(axes[1:]):
         _against(ax, found.masks[k], thing.masks[0], f"score {found.scores[k]:.2f}")
-    rows, columns = (thing.masks[0].any(axis).nonzero()[[0, -1], 0] for axis in (1, 0))
+    around = (*frame[:, :2].amin(0).tolist(), *frame[:, 2:].amax(0).tolist())
     for ax in axes:
-        _zoom(ax, (columns[0], rows[0], columns[1], rows[1]), 6)
+        _zoom(ax, around, 6)
     figure.tight_layout(w_pad=0.6)
     return captioned(
         figure,
-        "A near duplicate that is still there after NMS: two detections of one thing. Orange: "
-        "painted and not true; blue: true and not painted.",
+        "A near duplicate that is still there after NMS at 0.7: two detections of one thing "
+        "(outlined), around their masks a box each, blue and dashed orange. To the right, of each: "
+        "orange is painted and not true, blue true and not painted.",
     )
 
 
@@ -247,17 +255,31 @@ def answers(
     truths: Sequence[Segments],
     found: Sequence[Segments],
     kinds: Sequence[Category],
+    overlaps: Sequence[Float[Tensor, "_ _"]],
 ) -> captioned:
-    """Ground truth above, predictions below."""
-    figure, axes = plt.subplots(2, len(samples), figsize=(8.4, 4.5))
-    for column, sample, truth, answer in zip(axes.T, samples, truths, found, strict=True):
+    """Ground truth above, predictions below, both of a thing in one colour.
+
+    `overlaps` are the IoUs of what is found with what is true.
+    """
+    figure, axes = plt.subplots(2, len(samples), figsize=(8.4, 4.9))
+    rows = zip(axes.T, samples, truths, found, overlaps, strict=True)
+    for column, sample, truth, answer, overlap in rows:
+        own = segment_colors(truth, kinds)
+        colors = np.ones((len(answer), 3))  # white: found where there is nothing
+        for k in range(len(answer)):
+            if overlap.shape[1] and overlap[k].max() >= 0.5:
+                colors[k] = own[int(overlap[k].argmax())]
         draw_segments(sample.image, truth, kinds, labels=False, ax=column[0])
-        draw_segments(sample.image, answer, kinds, labels=False, ax=column[1])
-    axes[0, 0].set_title("ground truth")
-    axes[1, 0].set_title("prediction")
-    figure.tight_layout(w_pad=0.6)
+        draw_segments(sample.image, answer, kinds, labels=False, colors=colors, ax=column[1])
+        missed = truth[(overlap < 0.5).all(0) & ~is_crowd(truth)]
+        for mask in missed.masks:
+            column[1].contour(mask.float(), [0.5], colors=["black"], linewidths=1.6)
+    for row, title in zip(axes, ("ground truth", "prediction"), strict=True):
+        row[0].set_title(title, loc="left")
+    figure.tight_layout(w_pad=0.6, h_pad=1.2)
     return captioned(
         figure,
         "Held-out scenes: the ground truth above, below what the recorded model says with a score "
-        "above ½. Colours only number the things; a hatched flock is a crowd, which is no target.",
+        "above ½, in the colour of the thing that it is on (white: on none); a thing that nobody "
+        "finds is outlined in black. A hatched flock is a crowd, which is no target.",
     )

@@ -39,7 +39,9 @@ def which_channel(maps: Float[Tensor, "k h w"], numbers: Sequence[int]) -> capti
         ax.set(xticks=[], yticks=[])
         ax.set_title(f"channel {number}", size=9)
     figure.tight_layout(h_pad=1.2, w_pad=0.4)
-    return captioned(figure, "Some channels of one map. Bright is large.")
+    return captioned(
+        figure, "Some channels of one map, each on a scale of its own. Bright is large."
+    )
 
 
 def alike(
@@ -164,14 +166,16 @@ def matched(
         taken = sum(len(each) > 0 for each in anchors)
         draw_image(0.6 + 0.4 * image, ax=ax, title=f"{title}: {taken} of {len(true)}")
         for k, (box, mine) in enumerate(zip(true, anchors, strict=True)):
-            color = PALETTE[k % len(PALETTE)] if len(mine) else INK
-            outline(ax, mine, color, 1, "--")
-            outline(ax, box[None], color, 2.2 if len(mine) else 1, "-" if len(mine) else ":")
+            outline(ax, mine, PALETTE[k % len(PALETTE)], 1, "--")
+            outline(ax, box[None][: len(mine)], PALETTE[k % len(PALETTE)], 2.2)
+        without = true[[len(mine) == 0 for mine in anchors]]  # last, so that nothing covers them
+        outline(ax, without, "white", 3)
+        outline(ax, without, INK, 1.6, ":")
     figure.tight_layout()
     return captioned(
         figure,
-        "True boxes that some anchor is to find (a colour each, their anchors dashed) and those "
-        "that go without (dotted).",
+        "True boxes that some anchor is to find (seven colours in turn, their anchors dashed) and "
+        "those that go without (black dots on white).",
     )
 
 
@@ -217,7 +221,8 @@ def found(
     density(image, before, axes[0], f"{len(before)} boxes before NMS", full=10)
     draw_image(image, ax=axes[1], title=f"{len(kept)} boxes after it")
     once, lost = (thing >= 0) & ~again, [k for k in range(len(true)) if k not in thing]
-    outline(axes[1], kept[thing < 0], "white", 0.8, ":")
+    outline(axes[1], kept[thing < 0], INK, 2)
+    outline(axes[1], kept[thing < 0], "white", 1, ":")
     outline(axes[1], kept[once], BLUE)
     outline(axes[1], kept[again], ORANGE, 1.4, "--")
     outline(axes[1], true[lost], YELLOW, 2.4, ":")
@@ -225,7 +230,8 @@ def found(
     return captioned(
         figure,
         f"{words} {once.sum()} things found (blue), {len(lost)} lost (yellow, dotted), "
-        f"{again.sum()} duplicates (orange, dashed), {(thing < 0).sum()} boxes on nothing (white).",
+        f"{again.sum()} duplicates (orange, dashed), {(thing < 0).sum()} boxes on nothing (white "
+        "on black).",
     )
 
 

@@ -86,12 +86,12 @@ def patches(
     whole = seen[~seen.is_crowd]
     draw_segments(sample.image, whole, categories, labels=False, title="things", ax=axes[0])
     draw_semantic(sample.segments, categories, axes[1])
-    draw_things(found, categories, "patches", axes[2])
+    draw_panoptic(found, categories, title="patches", ax=axes[2])
     figure.tight_layout(w_pad=0.4)
     return crisp(
         figure,
         f"Scene {number}: {len(whole)} things, {len(found)} patches of the true semantic map, "
-        f"AP {ap:.2f}. Colours only keep neighbours apart.",
+        f"AP {ap:.2f}. In the patches a class has its colour and each patch a shade of it.",
     )
 
 
@@ -99,12 +99,15 @@ def crowd(number: int, sample: Sample, categories: Sequence[Category]) -> captio
     """A scene with a crowd, and its segments."""
     figure, axes = plt.subplots(1, 2, figsize=(6, 3.3))
     draw_image(sample.image, title=f"scene {number}", ax=axes[0])
-    draw_segments(sample.image, sample.segments, categories, title="its segments", ax=axes[1])
+    flock = sample.segments[sample.segments.is_crowd]
+    draw_segments(
+        sample.image, flock, categories, labels=False, title="its crowd, hatched", ax=axes[1]
+    )
     figure.tight_layout()
     return crisp(
         figure,
         "A scene with a crowd, the hatched region: a flock so far away that nobody marked its "
-        "sheep one by one.",
+        "sheep one by one. Its other segments are not drawn.",
     )
 
 

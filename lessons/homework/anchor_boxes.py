@@ -8,6 +8,7 @@ from torch import Tensor
 from lessons.anchor_boxes import box_iou, encode_boxes, largest_float, nms, survivors
 from lessons.homework.answers.anchor_boxes import giou, soft_nms
 from lessons.kit.homework import Exercise, Homework, mistake
+from lessons.kit.models.images import in_full_precision
 
 
 def random_boxes(n: int, generator: torch.Generator, size: float = 60.0) -> Tensor:
@@ -31,6 +32,8 @@ def boxes_to_compare(generator: torch.Generator) -> Iterator[tuple[Tensor, Tenso
     yield random_boxes(6, generator).view(2, 3, 4), random_boxes(4, generator).view(2, 2, 4)
     yield square, torch.tensor([[5.0, 5, 5, 5], [3, 2, 9, 2]])
     yield torch.tensor([[5.0, 5, 5, 5]]), torch.tensor([[5.0, 5, 5, 5], [0, 0, 9, 9]])
+    shares = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.75, 0.5]])  # of an image's sides
+    yield shares, shares
     yield random_boxes(3, generator) / 4096, random_boxes(2, generator) / 4096
     yield square.byte(), torch.tensor([[20, 30, 24, 33], [2, 3, 6, 8]], dtype=torch.uint8)
     yield torch.zeros(0, 4), square
@@ -52,6 +55,25 @@ def iou_by(
     return iou
 
 
+def plain_box_iou(boxes, others):
+    boxes, others = in_full_precision(boxes), in_full_precision(others)
+    first, second = boxes[..., :, None, :], others[..., None, :, :]
+    low = torch.maximum(first[..., :2], second[..., :2])
+    high = torch.minimum(first[..., 2:], second[..., 2:])
+    both = (high - low).clamp(min=0).prod(dim=-1)
+    area, other = ((b[..., 2:] - b[..., :2]).prod(dim=-1) for b in (first, second))
+    return both / (area + other - both).clamp(min=torch.finfo(both.dtype).tiny)
+
+
+def iou_not_clamped(boxes, others):
+    """Negative sides, and 0/0."""
+    first, second = boxes.float()[..., :, None, :], others.float()[..., None, :, :]
+    low = torch.maximum(first[..., :2], second[..., :2])
+    both = (torch.minimum(first[..., 2:], second[..., 2:]) - low).prod(-1)
+    area, other = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (first, second))
+    return both / (area + other - both)
+
+
 def iou_around(boxes, others):
     first, second = boxes.float()[..., :, None, :], others.float()[..., None, :, :]
     low = torch.minimum(first[..., :2], second[..., :2])
@@ -64,7 +86,32 @@ def iou_around(boxes, others):
 IOU = Exercise(
     box_iou,
     boxes_to_compare,
+    plain=plain_box_iou,
     mistakes=[
+        mistake(
+            "an area below 1",
+            "Right for boxes in pixels. Boxes may be in any unit, as shares of an image: there a "
+            "union of .25 is no zero.",
+        )(iou_by(union=lambda area, other, both: (area + other - both).clamp(min=1))),
+        mistake(
+            "a negative side and 0/0",
+            "Apart, a side is negative: it counts as 0. And two boxes without area give 0/0.",
+        )(iou_not_clamped),
+        mistake(
+            "0/0",
+            "Right, but for two boxes without area: 0/0 is NaN, and 0 is asked for.",
+        )(
+            iou_by(
+                union=lambda area, other, both: torch.where(
+                    area + other == 0, torch.nan, area + other - both
+                )
+            )
+        ),
+        mistake(
+            "the product clamped",
+            "Apart in both directions, two negative sides have a positive product: each side has "
+            "to be 0 for itself.",
+        )(lambda boxes, others: iou_by(inner=lambda side: side)(boxes, others).clamp(min=0)),
         mistake(
             "a negative side",
             "Right where boxes meet. Apart in both directions, two negative sides have a positive "
@@ -162,6 +209,10 @@ ENCODE = Exercise(
             "Your way is in pixels: a picture of twice the size should have the same code.",
         )(code_in_pixels),
         mistake(
+            "without the weights",
+            "Right with weights of 1. Each of the four numbers is multiplied by its weight.",
+        )(code_by(weigh=lambda code, weights: code)),
+        mistake(
             "divided by the weights",
             "You divide by the weights, which belongs to the way back.",
         )(code_by(weigh=torch.div)),
@@ -180,6 +231,8 @@ def boxes_to_suppress(generator: torch.Generator) -> Iterator[tuple]:
     yield four.repeat(2, 1), torch.tensor([0.5, 0.7, 0.5, 0.7, 0.5, 0.7, 0.5, 0.7]), 0.5
     half = torch.tensor([[0.0, 0, 4, 2], [0, 0, 2, 2], [0, 0, 4, 1]])
     yield half, torch.tensor([0.9, 0.8, 0.7]), 0.5  # both IoUs with the first are ½
+    apart = torch.tensor([[0.0, 0, 10, 10], [-11, -11, -1, -1], [1, 0, 11, 10]])
+    yield apart, torch.tensor([0.9, 0.8, 0.7]), 0.5, torch.tensor([0, 1, 0])
     groups = torch.tensor([3, 1, 3, 1])
     yield four, torch.tensor([0.6, 0.9, 0.8, 0.7]), 0.2, groups
     yield four.repeat(2, 1), torch.rand(8, generator=generator), 0.5, torch.arange(8) % 3
@@ -191,7 +244,11 @@ def boxes_to_suppress(generator: torch.Generator) -> Iterator[tuple]:
     tenths = torch.tensor([[0, 0, 10, 1], [0, 0, 3, 1], [0, 0, 7, 1]], dtype=torch.uint8)
     yield tenths, torch.tensor([0.9, 0.8, 0.7]), 0.3  # 3/10, as a 32-bit number, is above 0.3
     yield tenths, torch.tensor([0.9, 0.8, 0.7]).double(), 0.3  # and the scores' type is no matter
-    yield four[[0, 0, 0]] * torch.tensor([1.0, 1, 0, 1]), torch.tensor([0.7, 0.9, 0.8]), 0.5  # empty
+    yield (
+        four[[0, 0, 0]] * torch.tensor([1.0, 1, 0, 1]),
+        torch.tensor([0.7, 0.9, 0.8]),
+        0.5,
+    )  # empty
     scores = torch.randint(5, (300,), generator=generator) / 4  # many are equal
     yield random_boxes(300, generator, 200), scores, 0.3
     yield random_boxes(300, generator, 90), scores, 0.3, torch.arange(300) % 3
@@ -225,6 +282,29 @@ def nms_unsorted_groups(boxes, scores, iou_threshold, groups=None):
     return order[survivors(close)]
 
 
+def plain_nms(boxes, scores, iou_threshold, groups=None):
+    boxes = in_full_precision(boxes)
+    limit = largest_float(iou_threshold, boxes.dtype)
+    order = scores.argsort(descending=True, stable=True)
+    overlaps = box_iou(boxes[order], boxes[order]) > limit
+    if groups is not None:
+        overlaps &= groups[order][:, None] == groups[order]
+    return order[survivors(overlaps)]
+
+
+def nms_far_apart(boxes, scores, iou_threshold, groups=None):
+    """Each group moved by the largest coordinate, as torchvision's batched NMS does."""
+    if groups is None or not len(boxes):
+        return nms(boxes, scores, iou_threshold)
+    return nms(boxes + groups[:, None] * (boxes.max() + 1), scores, iou_threshold)
+
+
+def nms_mask(boxes, scores, iou_threshold, groups=None):
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    kept[nms(boxes, scores, iou_threshold, groups)] = True
+    return kept
+
+
 def nms_places(boxes, scores, iou_threshold, groups=None):
     order = scores.argsort(descending=True, stable=True)
     return order.argsort()[nms(boxes, scores, iou_threshold, groups)]
@@ -233,7 +313,17 @@ def nms_places(boxes, scores, iou_threshold, groups=None):
 NMS = Exercise(
     nms,
     boxes_to_suppress,
+    plain=plain_nms,
     mistakes=[
+        mistake(
+            "groups moved apart too little",
+            "Right for boxes of an image. With coordinates below 0 your groups still meet: compare "
+            "the groups' numbers instead.",
+        )(nms_far_apart),
+        mistake(
+            "a mask of those that stay",
+            "You return which boxes stay. Asked for are their numbers, best first.",
+        )(nms_mask),
         mistake(
             "the dead suppress",
             "In yours a box that is gone still suppresses others. In a chain of three, the third "

@@ -88,6 +88,11 @@ MASK_IOU = Exercise(
             "(an IoU of .7 would be just below the threshold .7), and two empty masks give 0/0.",
         ),
         Mistake(
+            "what both have, twice",
+            compared_by(lambda both, p, g: p + g + 0 * both),
+            "Your union counts twice what both masks have.",
+        ),
+        Mistake(
             "Dice",
             compared_by(lambda both, p, g: (p + g) / 2),
             "Twice the intersection over the sum of both areas is Dice. What does IoU divide by?",
@@ -186,9 +191,18 @@ def taken(free, best, match):
     return free & (match[..., None] != torch.arange(free.shape[-1]))
 
 
+def crowd_used_up(iou, thresholds, ignored=None, is_crowd=None):
+    return match_detections(iou, thresholds, ignored)
+
+
+def free_again(free, best, match):
+    return match[..., None] != torch.arange(free.shape[-1])
+
+
 MATCH = Exercise(
     match_detections,
     scenes_to_match,
+    minutes=12,
     mistakes=[
         Mistake(
             "taken at every threshold",
@@ -201,6 +215,22 @@ MATCH = Exercise(
             matched_by(lambda iou, bonus: iou + bonus, taken_without_a_match),
             "`best` is a number also where no rank was high enough. Which of the two says whether "
             "the thing was really taken?",
+        ),
+        Mistake(
+            "free again",
+            matched_by(lambda iou, bonus: iou + bonus, free_again),
+            "What an earlier detection took is free again in yours: there `free` has to stay "
+            "False, `free &= …`.",
+        ),
+        Mistake(
+            "never taken",
+            matched_by(lambda iou, bonus: iou + bonus, lambda free, best, match: free),
+            "A thing that was taken stays free in yours, and is found twice.",
+        ),
+        Mistake(
+            "a crowd is used up",
+            crowd_used_up,
+            "Right without crowds. A crowd can be taken by any number of detections.",
         ),
         Mistake(
             "times for plus",
@@ -266,9 +296,14 @@ def read_the_last_beyond(precision, recall):
     return ap.masked_fill(recall.isnan().any(-1), math.nan)
 
 
+def nothing_of_no_things(precision, recall):
+    return average_precision(precision, recall).nan_to_num(0.0)
+
+
 AVERAGE_PRECISION = Exercise(
     average_precision,
     curves,
+    minutes=15,
     mistakes=[
         Mistake(
             "no envelope",
@@ -286,6 +321,12 @@ AVERAGE_PRECISION = Exercise(
             "the envelope is still turned",
             read_by(lambda precision: precision.flip(-1).cummax(-1).values),
             "You turned the ranks to walk from the end, and read as if they stood as before.",
+        ),
+        Mistake(
+            "no things",
+            nothing_of_no_things,
+            "Right, except where there are no things: recall is NaN there, and so is AP. "
+            "searchsorted does not see it.",
         ),
         Mistake(
             "the exact area",

@@ -61,10 +61,11 @@ def gradients(value: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
 def of_one(
     function: Callable, logits: Tensor, targets: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
-    """The loss and its gradient."""
+    """The loss, whether it hangs on the logits, and its gradient."""
     leaf = logits.clone().requires_grad_()
     value = function(leaf, targets, labels)
-    return {"loss": value, "gradient": gradients(value, [leaf])[0].float()}
+    graph = isinstance(value, Tensor) and value.requires_grad
+    return {"loss": value, "graph": graph, "gradient": gradients(value, [leaf])[0].float()}
 
 
 def masked(reduce=torch.mean, every=False, shift=0):
@@ -79,6 +80,14 @@ def masked(reduce=torch.mean, every=False, shift=0):
         return reduce(F.binary_cross_entropy_with_logits(maps.float(), w.float(), reduction="none"))
 
     return loss
+
+
+def one_hot(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    if not len(logits):
+        return logits.sum() * 0
+    w = torch.zeros_like(logits)
+    w[torch.arange(len(labels)), labels.long()] = targets.to(w)
+    return F.binary_cross_entropy_with_logits(logits, w)
 
 
 def by_probability(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
@@ -99,6 +108,7 @@ def cut_off(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
 LOSS = Exercise(
     mask_loss,
     maps_and_targets,
+    minutes=5,
     tolerance=1e-5,
     call=of_one,
     mistakes=[
@@ -117,6 +127,15 @@ LOSS = Exercise(
             "maps.",
         )(masked(shift=1)),
         mistake(
+            "one-hot targets for all masks",
+            "All K masks hear of the target in yours, the others that they should say nothing. The "
+            "loss looks at one of them and leaves the others alone.",
+        )(one_hot),
+        mistake(
+            "the mean over RoIs alone",
+            "You divide by the number of RoIs. The mean goes over their pixels, too.",
+        )(masked(reduce=lambda losses: losses.sum() / len(losses))),
+        mistake(
             "the sum over all",
             "You add up where a mean is asked for: what stands before the sum in the formula?",
         )(masked(reduce=torch.sum)),
@@ -129,6 +148,11 @@ LOSS = Exercise(
                 logits[torch.arange(len(labels)), labels.long()].float(), targets.float()
             )
         ),
+        mistake(
+            "a 0 without a graph",
+            "Right, but without RoIs your 0 hangs on nothing: backward() fails there, and on a GPU "
+            "it lies elsewhere. Make it of the logits, as their sum times 0.",
+        )(lambda logits, *more: mask_loss(logits, *more) if len(logits) else torch.tensor(0.0)),
         mistake(
             "log of 0",
             "Right, but for logits far from 0: there σ(x) is 0 or 1 in the computer, and its log "
@@ -178,6 +202,7 @@ def counted_from_0(rois):
 TARGETS = Exercise(
     mask_targets,
     masks_and_boxes,
+    minutes=7,
     tolerance=1e-5,
     mistakes=[
         mistake(
@@ -194,6 +219,14 @@ TARGETS = Exercise(
         )(
             lambda masks, boxes, matches, size, aligned=True: cropped(
                 masks, boxes, matches, size, True
+            )
+        ),
+        mistake(
+            "the number of the box for that of the mask",
+            "You read box i from mask i. Which mask is box i's: what do `matches` say?",
+        )(
+            lambda masks, boxes, matches, size, aligned=True: cropped(
+                masks, boxes, matches, size, aligned, of=counted_from_0
             )
         ),
         mistake(
@@ -268,12 +301,26 @@ def pasted(centre=0.5, shift=0.5, cells=0, ends=True, weigh=hat, turned=False, l
 PASTE = Exercise(
     paste_masks,
     masks_to_paste,
+    minutes=12,
     tolerance=1e-4,
     mistakes=[
         mistake(
             "pixels at their corners",
             "Half a pixel off: pixel x has its centre at x + ½, which is what `centres` holds.",
         )(pasted(centre=0.0)),
+        mistake(
+            "half a pixel twice",
+            "Half a pixel off: `centres` is x + ½ already.",
+        )(pasted(centre=1.0)),
+        mistake(
+            "without the absolute value",
+            "Right on one side of each cell. How far is a pixel from a cell on its other side?",
+        )(pasted(weigh=lambda distance: (1 - distance).clamp(min=0))),
+        mistake(
+            "weights below 0",
+            "A cell that is further away than one cell has a weight below 0 in yours: it hears "
+            "nothing, max(0, …).",
+        )(pasted(weigh=lambda distance: 1 - distance.abs())),
         mistake(
             "cells at their corners",
             "Half a cell off: in the mask the centre of cell 0 is at 0, and the box begins half a "

@@ -37,6 +37,7 @@ def step_tiled(fine, coarse):
 STEP = Exercise(
     top_down_step,
     two_levels,
+    minutes=5,
     mistakes=[
         mistake(
             "smoothed",
@@ -115,6 +116,7 @@ def matched_always(iou, foreground, background, keep_best=False):
 MATCH = Exercise(
     match_boxes,
     overlaps_to_match,
+    minutes=10,
     mistakes=[
         mistake(
             "rule 4 is missing",
@@ -140,6 +142,11 @@ MATCH = Exercise(
             "best.",
         )(matched_by(zero_counts=True)),
         mistake(
+            "the best box of each thing, and its own thing",
+            "With keep_best all boxes that tie are taken, not one; and each of them finds the "
+            "thing that it overlaps most itself.",
+        )(matched_by(own=True, only_first=True)),
+        mistake(
             "more than the threshold",
             "Right but for an IoU of exactly the threshold: from it up a box is positive.",
         )(matched_by(strict=True)),
@@ -159,6 +166,12 @@ def answers_to_select(generator: torch.Generator) -> Iterator[tuple]:
     """Two levels and three; boxes that leave their images; each setting once at work."""
     tiny = [torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8]])]
     yield torch.tensor([[0.0, 2.0]]), torch.zeros(1, 2, 4), tiny, [(8, 9)], 2, 2, 0.5, 0.0, 0.0
+    # One candidate a level: number 1 of the first, number 0 of the second, which is number 2.
+    pair = [
+        torch.tensor([[0.0, 0, 4, 4], [4, 0, 8, 4]]),
+        torch.tensor([[0.0, 4, 8, 8], [0, 0, 9, 9]]),
+    ]
+    yield torch.tensor([[0.0, 2, 1, -1]]), torch.zeros(1, 4, 4), pair, [(8, 8)], 1, 4, 0.5, 0.0, 0.0
     one = make_anchors([(4, 4)], [8], [8], (1.0,))
     two = make_anchors([(4, 5), (2, 3)], [8, 16], [10, 20])
     three = make_anchors([(5, 4), (3, 2), (2, 1)], [8, 16, 32], [8, 20, 30], (1.0, 2.0))
@@ -187,7 +200,16 @@ def select(function, logits, deltas, anchors, image_sizes, *settings):
 
 
 def selected_by(
-    clip=True, turned=False, by_level=True, whole=False, first=True, decode=decode_boxes, cut=True
+    clip=True,
+    turned=False,
+    by_level=True,
+    whole=False,
+    first=True,
+    decode=decode_boxes,
+    cut=True,
+    first_size=False,
+    renumber=True,
+    all_of_them=False,
 ):
     """The selection with one of its parts exchanged."""
 
@@ -204,12 +226,14 @@ def selected_by(
                 start += len(boxes)
             chosen, level = torch.cat(chosen), torch.tensor(level)
             boxes = decode(delta[chosen], torch.cat(list(anchors))[chosen])
+            h, w = image_sizes[0] if first_size else (h, w)
             edge = torch.tensor([h, w, h, w] if turned else [w, h, w, h])
             boxes = torch.minimum(boxes.clamp(min=0), edge) if clip else boxes
             sure = score[chosen].sigmoid()
             ok = ((boxes[:, 2:] - boxes[:, :2]) >= smallest).all(-1) & (sure >= least)
+            ok = torch.ones_like(ok) if all_of_them else ok
             kept = nms(boxes[ok], sure[ok], threshold, level[ok] if by_level else None)
-            answer.append(boxes[ok][kept[:proposals] if cut else kept])
+            answer.append((boxes[ok] if renumber else boxes)[kept[:proposals] if cut else kept])
         return answer
 
     return choose
@@ -222,6 +246,7 @@ def selected_undecoded(deltas, anchors):
 SELECT = Exercise(
     select_proposals,
     answers_to_select,
+    minutes=15,
     call=select,
     mistakes=[
         mistake(
@@ -241,6 +266,18 @@ SELECT = Exercise(
             "Your candidates of the second level carry numbers that count from 0 again. What has "
             "to be added?",
         )(selected_by(first=False)),
+        mistake(
+            "the first image's edges",
+            "Right for the first image. Each image has a size of its own.",
+        )(selected_by(first_size=True)),
+        mistake(
+            "numbers among those that are good",
+            "NMS saw only the boxes that are large and sure enough: its numbers count among those.",
+        )(selected_by(renumber=False)),
+        mistake(
+            "small and improbable boxes, too",
+            "Your NMS sees all boxes: `ok` says which are large and sure enough.",
+        )(selected_by(all_of_them=True)),
         mistake(
             "anchors as they are",
             "You return anchors. What do the deltas make of them?",

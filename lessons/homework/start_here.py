@@ -54,6 +54,15 @@ def with_the_rest(classes, label):
 
 
 @mistake(
+    "no new axes",
+    "The n numbers meet the columns of the map. With `[:, None, None]` each meets the whole map.",
+)
+def without_axes(classes, label):
+    numbers, count = ndimage.label(classes == label)
+    return torch.from_numpy(numbers) == torch.arange(1, count + 1)
+
+
+@mistake(
     "counted from 0",
     "Your masks are one off: `ndimage.label` writes 0 where there is nothing, and counts from 1.",
 )
@@ -94,6 +103,7 @@ PATCHES = Exercise(
         with_corners,
         whole_class,
         with_the_rest,
+        without_axes,
         counted_from_zero,
         without_the_last,
         of_all_classes,

@@ -74,6 +74,7 @@ class Check:
         self.homework = homework
         self.last: Failing | None = None
         self._attempts: dict[str, list[str]] = {}
+        self._latest: dict[str, Callable] = {}
 
     def __call__(self, submission: object) -> object:
         """Compare a submission with the reference of its name and print one line about it.
@@ -92,6 +93,7 @@ class Check:
             print(f"○ {name}: this is the reference; run the cell that defines yours first")
             return submission
         verdict = judge(exercise, submission)
+        self._latest[name] = submission
         self.homework.states[name] = verdict.state
         level = self._level(name, submission) if verdict.state == "wrong" else 0
         line = verdict.message
@@ -102,16 +104,18 @@ class Check:
         if level == 1 and re.search(r"= (float|int|bool)\d* \(", line):
             line = ended(line) + "check.last shows this case whole."
         print("\n│ ".join([line, *verdict.printed, *[more] * (level > ANSWER)]))
-        if verdict.failing is not None:
-            self.last = verdict.failing
+        self.last = verdict.failing
         attempts.log(self.homework.title, name, verdict, level)
         if name in self.homework.turns:
             parts.settle(self.homework.lesson, submission, verdict.state == "passed")
         return submission if verdict.state == "passed" else exercise.reference
 
     def lines(self, name: str) -> None:
-        """Print the lines of the answer, to be put in order. Raises KeyError for no exercise."""
-        print("\n".join(later.lines(self.homework.exercise(name))))
+        """Print the lines of the answer that the last attempt lacks, to be put in order.
+
+        Raises KeyError where there is no such exercise.
+        """
+        print("\n".join(later.lines(self.homework.exercise(name), self._latest.get(name))))
 
     def answer(self, name: str) -> None:
         """Print the answer, after some different attempts, and a near case to try it on.

@@ -56,10 +56,15 @@ def _largest_difference(
         gaps = np.abs(np.subtract(value, expected, dtype=complex))
     gaps = np.where(wrong, np.where(np.isnan(gaps), np.inf, gaps), -1)
     index = np.unravel_index(gaps.argmax(), gaps.shape)
-    found = f"{numbers(value[index])} where {numbers(expected[index])} is expected"
+    digits = [numbers(value[index]), numbers(expected[index])]
+    if digits[0] == digits[1]:  # as many as tell them apart
+        digits = [repr(value[index].item()), repr(expected[index].item())]
+    found = f"{digits[0]} where {digits[1]} is expected"
     if expected.dtype.kind != "b" and np.isfinite(gaps[index]):
         found = f"largest difference {gaps[index]:.3g}, {found}"
     if wrong.size > 1:
         at = ", ".join(map(str, index))
         found += f" at [{at}], {wrong.sum()} of {wrong.size} entries differ"
+    if {str(value.dtype), str(expected.dtype)} == {"float32", "float64"}:
+        found += f"; and it is {value.dtype} where {expected.dtype} is expected"
     return found

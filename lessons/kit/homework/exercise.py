@@ -35,7 +35,8 @@ class Exercise:
     says how a submission is used, where more than its value counts (a module, a gradient); it must
     return what can be compared: tensors, arrays, numbers, strings, None, and lists, tuples,
     dicts and dataclasses of them. `forbidden` are functions that the text does not allow, as
-    "torch.autograd.grad"; "loops" stands for loops and comprehensions.
+    "torch.autograd.grad"; "loops" stands for loops and comprehensions. `plain` is the answer that
+    is shown on request, where the reference is a faster one than the text asks for.
     """
 
     reference: Callable
@@ -48,6 +49,7 @@ class Exercise:
     seconds: float | int = 10.0
     forbidden: Sequence[str] = ()
     call: Callable = lambda function, *arguments: function(*arguments)
+    plain: Callable | None = None
 
     @property
     def name(self) -> str:

@@ -1,8 +1,11 @@
 """Help on request, after the hints: the answer's lines to order, the answer, and a near case."""
 
 import ast
+import inspect
 import random
+import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -16,24 +19,35 @@ from lessons.kit.homework.verdict import given, prepared
 from lessons.kit.homework.words import describe
 
 
-def lines(exercise: Exercise) -> list[str]:
+def lines(exercise: Exercise, submission: Callable | None = None) -> list[str]:
     """The statements of the reference, without their indentation, in an order of their own.
 
-    The order is the same every time, and never the right one where there are two lines.
+    Those that the submission has, too, are left out, as long as any are left. The order is the
+    same every time, and never the right one where there are two lines.
     """
-    tree = ast.parse(source_of(exercise.reference))
-    definition = tree.body[0]
-    if ast.get_docstring(definition) is not None:
-        definition.body = definition.body[1:]
-    right = [line.strip() for part in definition.body for line in ast.unparse(part).splitlines()]
+    right = _statements(source_of(exercise.plain or exercise.reference))
+    there: list[str] = []
+    with suppress(OSError, TypeError, SyntaxError):
+        there = _statements(textwrap.dedent(inspect.getsource(submission)))
+    right = [line for line in right if line not in there] or right
     shuffled = list(right)
     random.Random(exercise.name).shuffle(shuffled)
     return shuffled if shuffled != right else shuffled[1:] + shuffled[:1]
 
 
+def _statements(source: str) -> list[str]:
+    """The lines of a function's body as Python writes them, without docstring and indentation."""
+    definition = ast.parse(source).body[0]
+    if ast.get_docstring(definition) is not None:
+        definition.body = definition.body[1:]
+    return [line.strip() for part in definition.body for line in ast.unparse(part).splitlines()]
+
+
 def answer(exercise: Exercise) -> str:
-    """The reference as it is written."""
-    return names_in(exercise.reference).rstrip()
+    """The answer as it is written."""
+    if exercise.plain is None:
+        return names_in(exercise.reference).rstrip()
+    return names_in(exercise.plain).rstrip().replace(exercise.plain.__name__, exercise.name, 1)
 
 
 def near_case(exercise: Exercise) -> tuple[str, str] | None:

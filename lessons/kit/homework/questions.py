@@ -70,7 +70,7 @@ class Question:
         """What kind of answer is asked for, where this is another; "" where it is one."""
         if self.kind == "number":
             fits = isinstance(answer, Real) and not isinstance(answer, bool) and answer == answer
-            return "" if fits else f"a number is asked for, not {describe(answer)}"
+            return "" if fits else f"a number is asked for, as 0.25 or 1/3, not {describe(answer)}"
         if self.kind == "choice":
             fits = type(answer) is int and 1 <= answer <= len(self.options)
             return "" if fits else f"the number of an answer is asked for, 1 to {len(self.options)}"

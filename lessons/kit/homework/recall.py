@@ -44,6 +44,8 @@ class Asked:
             lines.append("\n".join(f"{n}. {o}" for n, o in enumerate(question.options, start=1)))
         if question.code:
             lines.append(f"```python\n{question.code.strip()}\n```")
+        if question.kind == "line":
+            lines.append(f'The answer is the line that belongs at `____`, as text: `{letter}="…"`.')
         return "\n\n".join(lines)
 
     def _ipython_display_(self) -> None:

@@ -49,6 +49,9 @@ def prepared(exercise: Exercise) -> tuple[list[tuple], list[Outcome]]:
     return known[1], known[2]
 
 
+IN_PLACE = "in place: work on a copy"
+
+
 def judge(exercise: Exercise, submission: Callable, search: bool = True) -> Verdict:
     """Compare a submission with the reference and, if it is wrong, look for the mistake.
 
@@ -110,6 +113,8 @@ def _verdict(
                 _by_name(exercise, arguments), _kept(wanted.value), _kept(outcome.value)
             )
             verdict = Verdict("wrong", line, failing=failing)
+            if problem.endswith(IN_PLACE):  # the sentence is the diagnosis
+                submission = None
             return _explained(verdict, exercise, submission, inputs, expected, run.outcomes)
     of = f", {exercise.points} of {exercise.points} point{'s' * (exercise.points != 1)}"
     return Verdict("passed", f"✓ {name}: passed{of * (exercise.points > 0)}")
@@ -213,7 +218,7 @@ def _problem(exercise: Exercise, expected: Outcome, outcome: Outcome) -> str | N
     arguments = zip(expected.arguments, outcome.arguments, strict=True)
     for name, pair in zip(_names(exercise, expected.arguments), arguments, strict=True):
         if difference(*map(_data, pair), tolerance=0):
-            return f"it changes {name or 'an argument'} in place: work on a copy"
+            return f"it changes {name or 'an argument'} {IN_PLACE}"
     return None
 
 
