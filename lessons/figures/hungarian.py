@@ -41,22 +41,24 @@ class State(Protocol):
 
 def puzzle(image: Image, sheep: Masks, predicted: Masks, cost: Sequence) -> captioned:
     """The true sheep, the costs, and below them each prediction alone over the same flock."""
-    figure = plt.figure(figsize=(8.4, 5.2), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(3, 2))
-    left, right = above.subplots(1, 2, width_ratios=(5, 4))
+    layout = ["a" * 9 + "." + "b" * 10, "11112222333344445555"]
+    figure, axes = plt.subplot_mosaic(
+        [[*row] for row in layout], figsize=(8.6, 4.9), height_ratios=(5, 3)
+    )
     view = window([sheep, predicted])
-    flock(left, image, sheep, LETTERS, view)
-    left.set_title("the true sheep")
-    costs(right, cost)
-    right.set_title("1 − IoU of each pair")
-    for k, ax in enumerate(below.subplots(1, len(predicted)).flat):
-        one_prediction(ax, image, sheep, predicted[k], view)
-        ax.set_title(f"prediction {DIGITS[k]}")
+    flock(axes["a"], image, sheep, LETTERS, view)
+    axes["a"].set_title("the true sheep")
+    costs(axes["b"], cost)
+    axes["b"].set_title("1 − IoU of each pair")
+    for name, mask in zip("12345", predicted, strict=True):
+        one_prediction(axes[name], image, sheep, mask, view)
+        axes[name].set_title(f"prediction {name}")
+    figure.tight_layout(w_pad=0.4)
     return captioned(
         figure,
-        "Five sheep of a flock, five coarse predictions (white; the dashed outlines are the "
-        "sheep), and how badly each prediction (row) fits each sheep (column): 0 would be perfect, "
-        "1 does not touch. Which prediction is to answer for which sheep?",
+        "Five sheep of a flock, five coarse predictions (black, over the outlines of the sheep), "
+        "and how badly each prediction (row) fits each sheep (column): 0 would be perfect, 1 does "
+        "not touch. Which prediction is to answer for which sheep?",
     )
 
 
@@ -80,15 +82,20 @@ def flock(ax: Axes, image: Image, masks: Masks, names: str, view: tuple) -> None
     ax.set(xlim=view[:2], ylim=view[2:])
 
 
-def one_prediction(ax: Axes, image: Image, sheep: Masks, mask: Bool[Tensor, "h w"], view: tuple):
-    """A prediction in white, and the outlines of the sheep, dashed in their colours."""
+def one_prediction(
+    ax: Axes, image: Image, sheep: Masks, mask: Bool[Tensor, "h w"], view: tuple
+) -> None:
+    """A prediction in black over the pale image, and the sheep's outlines in their colours."""
     one = Segments(mask[None], torch.zeros(1, dtype=torch.int64))
-    white = np.ones((1, 3))
-    draw_segments(image, one, (), labels=False, colors=white, fill=0.75, outline=False, ax=ax)
+    pale = 0.25 * image.mean(0, keepdim=True).expand(3, -1, -1) + 0.75
+    options = {"colors": np.zeros((1, 3)), "fill": 0.75, "outline": False, "labels": False}
+    draw_segments(pale, one, (), ax=ax, **options)
     at = np.arange(sheep.shape[2]) + 0.5, np.arange(sheep.shape[1]) + 0.5
     for k, each in enumerate(sheep):
-        ax.contour(*at, each.float(), [0.5], colors=INK, linewidths=2.4)
-        ax.contour(*at, each.float(), [0.5], colors=PALETTE[k], linewidths=1.4, linestyles="--")
+        padded = np.pad(each.numpy().astype(float), 1)  # or an outline would end at the edge
+        grid = [np.pad(x, 1, mode="linear_ramp", end_values=(x[0] - 1, x[-1] + 1)) for x in at]
+        ax.contour(*grid, padded, [0.5], colors=INK, linewidths=2.2)
+        ax.contour(*grid, padded, [0.5], colors=PALETTE[k], linewidths=1.3)
     ax.set(xlim=view[:2], ylim=view[2:])
 
 
@@ -131,7 +138,7 @@ def two_ways(
 
 def with_no_object(padded: Float[Tensor, "q q"], n: int, pairs: Pairs) -> captioned:
     """Costs of n segments, padded with columns of ∅, and the matching of all queries."""
-    figure, ax = plt.subplots(figsize=(4.6, 3.6))
+    figure, ax = plt.subplots(figsize=(5.4, 4))
     names = [*LETTERS[:n], *["∅"] * (len(padded) - n)]
     costs(ax, padded.numpy(), DIGITS, names, pairs)
     ax.set(xlabel="segment", ylabel="query")

@@ -1,6 +1,7 @@
 """Lesson 11 and its homework: turns and exercises on matching, and the known mistakes."""
 
 from collections.abc import Iterator
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ def price_lists_of_squares(generator: torch.Generator) -> Iterator[Square]:
     yield [[1, 3], [2, 3]], [0, 1], [1, 1], [0, 1]  # one pair of two is tight
     yield [[2, 1], [1, 2]], [0, 1], [2, 2], [0, 0]  # tight, and the others are cheaper
     yield [[2, 4], [1, 2]], [0, 1], [2, 2], [0, 0]  # only one of the others is
+    yield [[2, 1], [4, 2]], [0, 1], [2, 2], [0, 0]
     yield [[1, 3], [2, 3]], [0, 1], [2, 2], [0, 1]  # too much for every pair but one
     yield SMALL, [2, 1, 0], [3, 5, 6], [-3, -1, 0]
     yield SMALL, [2, 1, 0], [1, 2, 3], [0, 0, 0]
@@ -88,6 +90,44 @@ def strictly_fair(c, columns, u, v):
 
 
 @mistake(
+    "equal sums",
+    "You compare the sum of the prices with the cost, and nothing else. It is a bound only if no "
+    "pair is cheaper than its prices.",
+)
+def equal_sums(c, columns, u, v):
+    return sum(u) + sum(v) == sum(c[i][j] for i, j in enumerate(columns))
+
+
+@mistake(
+    "a bound only",
+    "You ask whether the prices add up to no more than the matching costs. They do under every "
+    "fair list: when is the matching the best?",
+)
+def no_more_than_the_cost(c, columns, u, v):
+    return sum(u) + sum(v) <= sum(c[i][j] for i, j in enumerate(columns))
+
+
+@mistake(
+    "the best, with or without the list",
+    "You find out yourself whether the matching is the best. Asked is whether this list proves it: "
+    "a poor list proves nothing.",
+)
+def best_of_all(c, columns, u, v):
+    every = permutations(range(len(c)))
+    totals = [sum(c[i][j] for i, j in enumerate(chosen)) for chosen in every]
+    return sum(c[i][j] for i, j in enumerate(columns)) == min(totals)
+
+
+@mistake(
+    "no positive price",
+    "You refuse columns with a positive price. Here no column stays single, every one is paid for, "
+    "and prices may have any sign.",
+)
+def no_positive_price(c, columns, u, v):
+    return proves_best(c, columns, u, v) and max(v) <= 0
+
+
+@mistake(
     "prices of the columns left out",
     "You reckon with the rows' prices alone. What does a pair's column pay?",
 )
@@ -117,6 +157,10 @@ PROVES = Exercise(
         one_tight_pair,
         every_pair_tight,
         strictly_fair,
+        equal_sums,
+        no_more_than_the_cost,
+        best_of_all,
+        no_positive_price,
         rows_alone,
     ],
 )
@@ -248,6 +292,72 @@ def lowest_column(c, u, v, rows, reached):
     return i, j, *moved_prices(u, v, rows, reached, slack)
 
 
+@mistake(
+    "set, not raised",
+    "Your new prices are the slack itself. It is added to what the row pays already, and taken off "
+    "what the column does.",
+)
+def prices_are_set(c, u, v, rows, reached):
+    i, j, new, _ = raise_prices(c, u, v, rows, reached)
+    slack = new[i] - u[i]
+    u = [slack if k in rows else price for k, price in enumerate(u)]
+    return i, j, u, [-slack if k in reached else price for k, price in enumerate(v)]
+
+
+@mistake(
+    "moved by the cost",
+    "The right pair, but prices move by its cost. Part of that is paid already.",
+)
+def moved_by_the_cost(c, u, v, rows, reached):
+    i, j, _, _ = raise_prices(c, u, v, rows, reached)
+    return i, j, *moved_prices(u, v, rows, reached, c[i][j])
+
+
+@mistake(
+    "columns once for each row",
+    "The columns of the tree become dearer once for each of its rows. Once is enough.",
+)
+def columns_for_each_row(c, u, v, rows, reached):
+    i, j, new, _ = raise_prices(c, u, v, rows, reached)
+    down = (new[i] - u[i]) * len(rows)
+    return i, j, new, [price - down * (k in reached) for k, price in enumerate(v)]
+
+
+@mistake(
+    "columns outside of the tree",
+    "The columns that become dearer are those outside. Which are to: the ones that the tree has, "
+    "or the ones that it wants?",
+)
+def columns_outside(c, u, v, rows, reached):
+    i, j, new, _ = raise_prices(c, u, v, rows, reached)
+    down = new[i] - u[i]
+    return i, j, new, [price - down * (k not in reached) for k, price in enumerate(v)]
+
+
+@mistake(
+    "the last pair that was looked at",
+    "The prices are right, but your i and j are those of the last pair that you looked at. Keep "
+    "them together with the smallest slack.",
+)
+def last_pair(c, u, v, rows, reached):
+    _, _, u, v = raise_prices(c, u, v, rows, reached)
+    return rows[-1], max(j for j in range(len(v)) if j not in reached), u, v
+
+
+@mistake(
+    "one row and one column",
+    "You move the prices of the pair alone. All rows of the tree pay more, all columns that were "
+    "reached before become dearer.",
+)
+def the_pair_alone(c, u, v, rows, reached):
+    i, j, new, _ = raise_prices(c, u, v, rows, reached)
+    slack = new[i] - u[i]
+    u, v = [*u], [*v]
+    u[i] += slack
+    v[j] -= slack
+    return i, j, u, v
+
+
 def moved_prices(u, v, rows, reached, slack):
     return (
         [price + slack * (k in rows) for k, price in enumerate(u)],
@@ -300,6 +410,12 @@ RAISE = Exercise(
         )(raised_by(new_alone=True)),
         all_rows_pay,
         one_row_pays,
+        the_pair_alone,
+        prices_are_set,
+        moved_by_the_cost,
+        columns_for_each_row,
+        columns_outside,
+        last_pair,
         new_column_dearer,
         inside_too,
         any_row,
@@ -378,7 +494,16 @@ def new_row_left_out(row_of, reached, j):
     after = dict(row_of)
     while (i := reached[j]) in before:
         after[j], j = i, before[i]
-    return {k: i for k, i in after.items() if k != j}
+    return after
+
+
+@mistake(
+    "two pairs at most",
+    "Your walk ends after two pairs. The row that took the given-up column may have had one, too.",
+)
+def two_pairs_at_most(row_of, reached, j):
+    old = column_of(row_of).get(reached[j])
+    return {**row_of, j: reached[j], **({} if old is None else {old: reached[old]})}
 
 
 @mistake(
@@ -402,12 +527,14 @@ def columns_of_rows(row_of, reached, j):
 SWAP = Exercise(
     swap_path,
     paths,
+    seconds=2.0,
     mistakes=[
         first_pair_alone,
         all_of_the_tree,
         the_path_alone,
         new_row_takes_it,
         new_row_left_out,
+        two_pairs_at_most,
         given_up_is_lost,
         columns_of_rows,
     ],
