@@ -32,6 +32,7 @@ def price_lists_of_squares(generator: torch.Generator) -> Iterator[Square]:
     yield [[2, 1], [1, 2]], [0, 1], [2, 2], [0, 0]  # tight, and the others are cheaper
     yield [[2, 4], [1, 2]], [0, 1], [2, 2], [0, 0]  # only one of the others is
     yield [[2, 1], [4, 2]], [0, 1], [2, 2], [0, 0]
+    yield [[2, 4], [1, 3]], [0, 1], [3, 2], [0, 0]  # equal sums, one pair too dear and one loose
     yield [[1, 3], [2, 3]], [0, 1], [2, 2], [0, 1]  # too much for every pair but one
     yield SMALL, [2, 1, 0], [3, 5, 6], [-3, -1, 0]
     yield SMALL, [2, 1, 0], [1, 2, 3], [0, 0, 0]
