@@ -13,6 +13,68 @@ from torch import Tensor
 
 from lessons.kit.data.checks import checked
 
+
+def search(
+    c: Float[np.ndarray, "n m"],
+    u: Float[np.ndarray, "n"],
+    v: Float[np.ndarray, "m"],
+    row_of: Int[np.ndarray, "m"],
+    new: int,
+) -> tuple[list[int], list[float], int, float, Int[np.ndarray, "m"]]:
+    """The shortest path from a single row to a free column (Dijkstra; lengths are slacks).
+
+    Returns the columns of the tree and the height of each, the free column and its height, and
+    the row that each column was reached by.
+    """
+    distance, reached_by = np.full(len(v), np.inf), np.full(len(v), new)
+    price, tree, heights = v.copy(), [], []  # price: v, or −inf in columns of the tree
+    i, height = new, 0.0
+    while True:
+        through = c[i] - price
+        through += height - u[i]
+        reached_by[through < distance] = i
+        np.minimum(distance, through, out=distance)
+        j = int(distance.argmin())
+        height = float(distance[j])
+        if row_of[j] < 0:
+            return tree, heights, j, height, reached_by
+        tree.append(j)
+        heights.append(height)
+        distance[j], price[j] = np.inf, -np.inf
+        i = row_of[j]
+
+
+def shortest_augmenting_paths(
+    c: Float[np.ndarray, "n m"],
+) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n"], Float[np.ndarray, "m"]]:
+    """The column of each row in the cheapest matching, n ≤ m, and the prices u, v that prove it.
+
+    u_i + v_j ≤ c_ij everywhere, with equality for the matched pairs; v ≤ 0, and v = 0 in columns
+    without a row. So Σu + Σv is the least total cost.
+    """
+    n, m = c.shape
+    column_of, row_of = np.full(n, -1), np.full(m, -1)
+    if n == 0:
+        return column_of, np.zeros(0), np.zeros(m)
+    u, v, single = c.min(axis=1), np.zeros(m), []
+    for i, j in enumerate(c.argmin(axis=1).tolist()):
+        if row_of[j] < 0:
+            column_of[i], row_of[j] = j, i
+        else:
+            single.append(i)
+    for new in single:
+        tree, heights, j, height, reached_by = search(c, u, v, row_of, new)
+        rise = height - np.array(heights)
+        u[new] += height
+        u[row_of[tree]] += rise
+        v[tree] -= rise
+        i = -1
+        while i != new:  # swap the path, from its free end
+            i = reached_by[j]
+            row_of[j], column_of[i], j = i, j, column_of[i]
+    return column_of, u, v
+
+
 Costs = (
     Real[Tensor, "n m"] | Bool[Tensor, "n m"] | Real[np.ndarray, "n m"] | Bool[np.ndarray, "n m"]
 )
@@ -52,67 +114,6 @@ def finite_costs(cost: Costs) -> Float[np.ndarray, "n m"]:
         reason = "too large to be added up" if np.isfinite(value) else "the training has diverged"
         raise ValueError(f"cost is {value} at row {row}, column {column}: {reason}")
     return c
-
-
-def shortest_augmenting_paths(
-    c: Float[np.ndarray, "n m"],
-) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n"], Float[np.ndarray, "m"]]:
-    """The column of each row in the cheapest matching, n ≤ m, and the prices u, v that prove it.
-
-    u_i + v_j ≤ c_ij everywhere, with equality for the matched pairs; v ≤ 0, and v = 0 in columns
-    without a row. So Σu + Σv is the least total cost.
-    """
-    n, m = c.shape
-    column_of, row_of = np.full(n, -1), np.full(m, -1)
-    if n == 0:
-        return column_of, np.zeros(0), np.zeros(m)
-    u, v, single = c.min(axis=1), np.zeros(m), []
-    for i, j in enumerate(c.argmin(axis=1).tolist()):
-        if row_of[j] < 0:
-            column_of[i], row_of[j] = j, i
-        else:
-            single.append(i)
-    for new in single:
-        tree, heights, j, height, reached_by = search(c, u, v, row_of, new)
-        rise = height - np.array(heights)
-        u[new] += height
-        u[row_of[tree]] += rise
-        v[tree] -= rise
-        i = -1
-        while i != new:  # swap the path, from its free end
-            i = reached_by[j]
-            row_of[j], column_of[i], j = i, j, column_of[i]
-    return column_of, u, v
-
-
-def search(
-    c: Float[np.ndarray, "n m"],
-    u: Float[np.ndarray, "n"],
-    v: Float[np.ndarray, "m"],
-    row_of: Int[np.ndarray, "m"],
-    new: int,
-) -> tuple[list[int], list[float], int, float, Int[np.ndarray, "m"]]:
-    """The shortest path from a single row to a free column (Dijkstra; lengths are slacks).
-
-    Returns the columns of the tree and the height of each, the free column and its height, and
-    the row that each column was reached by.
-    """
-    distance, reached_by = np.full(len(v), np.inf), np.full(len(v), new)
-    price, tree, heights = v.copy(), [], []  # price: v, or −inf in columns of the tree
-    i, height = new, 0.0
-    while True:
-        through = c[i] - price
-        through += height - u[i]
-        reached_by[through < distance] = i
-        np.minimum(distance, through, out=distance)
-        j = int(distance.argmin())
-        height = float(distance[j])
-        if row_of[j] < 0:
-            return tree, heights, j, height, reached_by
-        tree.append(j)
-        heights.append(height)
-        distance[j], price[j] = np.inf, -np.inf
-        i = row_of[j]
 
 
 @checked

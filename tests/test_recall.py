@@ -13,7 +13,10 @@ from lessons.average_precision import (
     match_detections,
     precision_recall,
 )
+from lessons.figures import hungarian as matching_figures
+from lessons.homework.answers.hungarian_turns import proves_best, raise_prices
 from lessons.homework.answers.start_here_turns import connected_patches
+from lessons.hungarian import hungarian
 from lessons.kit import places
 from lessons.kit.errors import LessonsError
 from lessons.kit.homework import parts, questions
@@ -134,6 +137,20 @@ def which_channel():
     return 2
 
 
+def the_least_total():
+    text = ALL["the-least-total"].text.split("```")[1]
+    cost = torch.tensor([[int(n) for n in line.split()] for line in text.strip().split("\n")])
+    return cost[hungarian(cost)].sum()
+
+
+def a_price_list():
+    c, u, v, pairs = matching_figures.HANDED
+    assert all(u[i] + v[j] == c[i][j] for i, j in pairs) and u[0] + v[1] > c[0][1]
+    assert not proves_best(c, [j for _, j in pairs], u, v)
+    assert sum(c[i][j] for i, j in pairs) == 6 and the_least_total() == 5
+    return 2
+
+
 COMPUTED = {
     "patches-of-a-map": patches_of_a_map,
     "patches-against-truth": patches_against_truth,
@@ -147,6 +164,8 @@ COMPUTED = {
     "half-a-cell": half_a_cell,
     "mask-loss": the_mask_loss,
     "which-channel": which_channel,
+    "the-least-total": the_least_total,
+    "a-price-list": a_price_list,
 }
 
 
@@ -177,6 +196,9 @@ def test_the_lines_do_what_the_lessons_do():
     one = torch.rand(1, 4, 4, generator=generator)
     both = paste_masks(one, torch.tensor([[0.5, 0.5, 7.0, 7.0]]), (9, 9))[0]
     torch.testing.assert_close(weights @ one[0] @ weights.T, both)
+    c, u, v, rows, reached = [[4, 1, 3], [2, 0, 5]], [1, 0], [0, 0, 0], [1], {}
+    slack = ALL["slack"].exercise().reference(c, u, v, rows, reached)
+    assert raise_prices(c, u, v, rows, reached)[2][1] == slack
 
 
 OTHER = {
@@ -203,6 +225,10 @@ OTHER = {
     "paste": [
         "place = m * (centres - start) / (end - start) - 1 / 2",
         "cell = (end - start) / m\nplace = (centres - start - cell / 2) / cell",
+    ],
+    "slack": [
+        "slack = min(c[i][j] - (u[i] + v[j]) for j in outside for i in rows)",
+        "slack = min(min(c[i][j] - v[j] for j in outside) - u[i] for i in rows)",
     ],
 }
 

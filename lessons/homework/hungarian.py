@@ -1,11 +1,13 @@
-"""Homework 11: the exercises on Hungarian matching, and the mistakes that are known by name."""
+"""Lesson 11 and its homework: turns and exercises on matching, and the known mistakes."""
 
 from collections.abc import Iterator
+from itertools import permutations
 
 import torch
 from torch import Tensor
 
 from lessons.homework.answers.hungarian import auction, margin, match_allowed, price_bound
+from lessons.homework.answers.hungarian_turns import proves_best, raise_prices, swap_path
 from lessons.hungarian import hungarian
 from lessons.kit.homework import Exercise, Homework, mistake
 
@@ -15,7 +17,531 @@ def uniform(generator: torch.Generator, *size: int) -> Tensor:
     return torch.rand(*size, generator=generator, dtype=torch.float64)
 
 
-# ---------------------------------------------------------------- 1. match_allowed
+# ---------------------------------------------------------------- your turn: proves_best
+
+SMALL = [[1, 2, 3], [2, 4, 6], [3, 6, 9]]
+RING = [[5, 1, 4], [6, 5, 2], [3, 7, 8]]  # the best turns everybody around
+Square = tuple[list[list[int]], list[int], list[int], list[int]]
+
+
+def price_lists_of_squares(generator: torch.Generator) -> Iterator[Square]:
+    """Proofs; lists that are too high somewhere, matchings with a loose pair, and both."""
+    yield [[1, 3], [2, 3]], [0, 1], [1, 2], [0, 1]
+    yield [[1, 3], [2, 3]], [1, 0], [1, 2], [0, 1]  # another matching
+    yield [[1, 3], [2, 3]], [0, 1], [1, 1], [0, 1]  # one pair of two is tight
+    yield [[2, 1], [1, 2]], [0, 1], [2, 2], [0, 0]  # tight, and the others are cheaper
+    yield [[2, 4], [1, 2]], [0, 1], [2, 2], [0, 0]  # only one of the others is
+    yield [[2, 1], [4, 2]], [0, 1], [2, 2], [0, 0]
+    yield [[2, 4], [1, 3]], [0, 1], [3, 2], [0, 0]  # equal sums, one pair too dear and one loose
+    yield [[1, 3], [2, 3]], [0, 1], [2, 2], [0, 1]  # too much for every pair but one
+    yield SMALL, [2, 1, 0], [3, 5, 6], [-3, -1, 0]
+    yield SMALL, [2, 1, 0], [1, 2, 3], [0, 0, 0]
+    yield SMALL, [0, 1, 2], [1, 4, 9], [0, 0, 0]
+    yield SMALL, [2, 1, 0], [4, 6, 7], [-4, -2, -1]
+    yield RING, [1, 2, 0], [1, 2, 3], [0, 0, 0]
+    yield RING, [2, 0, 1], [1, 2, 3], [0, 0, 0]
+    yield RING, [1, 2, 0], [2, 3, 1], [2, -1, -1]
+    yield [[4, 1, 3], [2, 0, 5], [3, 2, 2]], [1, 0, 2], [2, 1, 1], [1, -1, 1]
+    yield [[4, 1, 3], [2, 0, 5], [3, 2, 2]], [0, 1, 2], [2, 1, 1], [1, -1, 1]
+    for price in (1, 2, 3):
+        yield [[-7]], [0], [-9], [price]
+
+
+def proved_by(fair=True, tight=True, columns_of=lambda columns: columns):
+    """`proves_best` with a condition left out, or with other pairs taken for the matched ones."""
+
+    def proves(c, columns, u, v):
+        n, columns = len(c), columns_of(columns)
+        every = [(i, j) for i in range(n) for j in range(n)]
+        is_fair = all(u[i] + v[j] <= c[i][j] for i, j in every) or not fair
+        return is_fair and (all(u[i] + v[columns[i]] == c[i][columns[i]] for i in range(n))
+                            or not tight)  # fmt: skip
+
+    return proves
+
+
+@mistake(
+    "some tight pair",
+    "You are content with one tight pair among the matched ones. How many must be tight, so that "
+    "the matching costs exactly the bound?",
+)
+def one_tight_pair(c, columns, u, v):
+    return proved_by(tight=False)(c, columns, u, v) and any(
+        u[i] + v[j] == c[i][j] for i, j in enumerate(columns)
+    )
+
+
+@mistake(
+    "all pairs tight",
+    "You ask every pair to be tight. Which pairs must be, and what is enough for the others?",
+)
+def every_pair_tight(c, columns, u, v):
+    return all(u[i] + v[j] == x for i, row in enumerate(c) for j, x in enumerate(row))
+
+
+@mistake(
+    "no pair may be tight",
+    "You forbid tight pairs: u + v may be as much as the cost, but no more.",
+)
+def strictly_fair(c, columns, u, v):
+    n = len(c)
+    return proves_best(c, columns, u, v) and all(
+        u[i] + v[j] < c[i][j] for i in range(n) for j in range(n)
+    )
+
+
+@mistake(
+    "equal sums",
+    "You compare the sum of the prices with the cost, and nothing else. It is a bound only if no "
+    "pair is cheaper than its prices.",
+)
+def equal_sums(c, columns, u, v):
+    return sum(u) + sum(v) == sum(c[i][j] for i, j in enumerate(columns))
+
+
+@mistake(
+    "a bound only",
+    "You ask whether the prices add up to no more than the matching costs. They do under every "
+    "fair list: when is the matching the best?",
+)
+def no_more_than_the_cost(c, columns, u, v):
+    return sum(u) + sum(v) <= sum(c[i][j] for i, j in enumerate(columns))
+
+
+@mistake(
+    "the best, with or without the list",
+    "You find out yourself whether the matching is the best. Asked is whether this list proves it: "
+    "a poor list proves nothing.",
+)
+def best_of_all(c, columns, u, v):
+    every = permutations(range(len(c)))
+    totals = [sum(c[i][j] for i, j in enumerate(chosen)) for chosen in every]
+    return sum(c[i][j] for i, j in enumerate(columns)) == min(totals)
+
+
+@mistake(
+    "no positive price",
+    "You refuse columns with a positive price. Here no column stays single, every one is paid for, "
+    "and prices may have any sign.",
+)
+def no_positive_price(c, columns, u, v):
+    return proves_best(c, columns, u, v) and max(v) <= 0
+
+
+@mistake(
+    "prices of the columns left out",
+    "You reckon with the rows' prices alone. What does a pair's column pay?",
+)
+def rows_alone(c, columns, u, v):
+    return proves_best(c, columns, u, [0] * len(v))
+
+
+PROVES = Exercise(
+    proves_best,
+    price_lists_of_squares,
+    mistakes=[
+        mistake(
+            "the list is not asked for all pairs",
+            "You look at the matched pairs alone. A list that asks more of some other pair than it "
+            "costs is no bound.",
+        )(proved_by(fair=False)),
+        mistake(
+            "the matching is not looked at",
+            "You look at the list alone. It is a bound under every matching: which of them does it "
+            "prove to be the best?",
+        )(proved_by(tight=False)),
+        mistake(
+            "rows for columns",
+            "columns[i] is the column of row i; you take it for the row of column i. With three "
+            "rows in a ring that is not the same.",
+        )(proved_by(columns_of=lambda columns: [columns.index(i) for i in range(len(columns))])),
+        one_tight_pair,
+        every_pair_tight,
+        strictly_fair,
+        equal_sums,
+        no_more_than_the_cost,
+        best_of_all,
+        no_positive_price,
+        rows_alone,
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: raise_prices
+
+Search = tuple[list[list[int]], list[int], list[int], list[int], dict[int, int]]
+
+
+def searches(c: list[list[int]]) -> Iterator[tuple[Search, tuple[dict, dict, int]]]:
+    """What each step of the algorithm is given, and the matching, what is reached, the column."""
+    u, v, row_of = [], [0] * len(c[0]), {}
+    for new in range(len(c)):
+        u, rows, reached = [*u, 0], [new], {}
+        while True:
+            state = c, u, v, rows, reached
+            i, j, u, v = raise_prices(*state)
+            reached = {**reached, j: i}
+            yield state, (row_of, reached, j)
+            if j not in row_of:
+                break
+            rows = [*rows, row_of[j]]
+        row_of = swap_path(row_of, reached, j)
+
+
+def whole_costs(generator: torch.Generator, n: int, m: int, low: int, high: int):
+    return torch.randint(low, high + 1, (n, m), generator=generator).tolist()
+
+
+def searching(generator: torch.Generator) -> Iterator[Search]:
+    """Small and large trees, ties, negative costs, more columns than rows."""
+    yield SMALL, [1, 2], [0, 0, 0], [1, 0], {0: 1}
+    yield SMALL, [0], [0, 0, 0], [0], {}
+    yield [[5, 3, 3], [3, 5, 3]], [0, 0], [0, 0, 0], [1, 0], {}  # ties
+    for state, _ in searches(whole_costs(generator, 4, 5, -9, 9)):
+        yield state
+    for state, _ in searches(whole_costs(generator, 4, 4, 0, 3)):
+        yield state
+    table = [[(i + 1) * (j + 1) for j in range(4)] for i in range(4)]
+    yield from [state for state, _ in searches(table)][-4:]
+
+
+def raised_by(of=min, slack=lambda c, u, v: c - u - v, rows=1, columns=-1, new_alone=False):
+    """`raise_prices` with another slack, or with prices moved by other multiples of it."""
+
+    def raised(c, u, v, tree, reached):
+        u, v = [*u], [*v]
+        outside = [j for j in range(len(v)) if j not in reached]
+        asked = tree[:1] if new_alone else tree
+        least, i, j = of((slack(c[i][j], u[i], v[j]), i, j) for i in asked for j in outside)
+        for k in tree:
+            u[k] += rows * least
+        for k in reached:
+            v[k] += columns * least
+        return i, j, u, v
+
+    return raised
+
+
+@mistake(
+    "all rows pay more",
+    "You raise the prices of all rows. Only those of the tree look for a column.",
+)
+def all_rows_pay(c, u, v, rows, reached):
+    i, j, new, v = raise_prices(c, u, v, rows, reached)
+    return i, j, [price + new[i] - u[i] for price in u], v
+
+
+@mistake(
+    "the new column becomes dearer too",
+    "The column that is reached just now becomes dearer as well: then its pair is not tight. "
+    "Which columns are in the tree before it?",
+)
+def new_column_dearer(c, u, v, rows, reached):
+    i, j, new, v = raise_prices(c, u, v, rows, reached)
+    v[j] -= new[i] - u[i]
+    return i, j, new, v
+
+
+@mistake(
+    "only the row of the pair pays more",
+    "You raise the price of one row of the tree, the pair's. All of them have to pay, or pairs "
+    "inside the tree are not tight any more.",
+)
+def one_row_pays(c, u, v, rows, reached):
+    i, j, new, v = raise_prices(c, u, v, rows, reached)
+    return i, j, [new[k] if k == i else price for k, price in enumerate(u)], v
+
+
+@mistake(
+    "columns of the tree too",
+    "Your pair may lead to a column that is reached already. Look outside only.",
+)
+def inside_too(c, u, v, rows, reached):
+    slack, i, j = min((c[i][j] - u[i] - v[j], i, j) for i in rows for j in range(len(v)))
+    return i, j, *moved_prices(u, v, rows, reached, slack)
+
+
+@mistake(
+    "rows outside of the tree too",
+    "Your pair may begin at a row that is not in the tree. Which rows could give up their column?",
+)
+def any_row(c, u, v, rows, reached):
+    outside = [j for j in range(len(v)) if j not in reached]
+    slack, i, j = min((c[i][j] - u[i] - v[j], i, j) for i in range(len(u)) for j in outside)
+    return i, j, *moved_prices(u, v, rows, reached, slack)
+
+
+@mistake(
+    "another of equal slacks",
+    "The prices are right, and your pair is as good. Of pairs with equal slack the one of the "
+    "lowest row is asked for, then of the lowest column.",
+)
+def first_in_the_tree(c, u, v, rows, reached):
+    outside = [j for j in range(len(v)) if j not in reached]
+    every = [(i, j) for i in rows for j in outside]
+    i, j = min(every, key=lambda pair: c[pair[0]][pair[1]] - u[pair[0]] - v[pair[1]])
+    return i, j, *moved_prices(u, v, rows, reached, c[i][j] - u[i] - v[j])
+
+
+@mistake(
+    "the lowest column of equal slacks",
+    "The prices are right, and your pair is as good. Of pairs with equal slack the one of the "
+    "lowest row is asked for, then of the lowest column.",
+)
+def lowest_column(c, u, v, rows, reached):
+    outside = [j for j in range(len(v)) if j not in reached]
+    slack, j, i = min((c[i][j] - u[i] - v[j], j, i) for i in rows for j in outside)
+    return i, j, *moved_prices(u, v, rows, reached, slack)
+
+
+@mistake(
+    "set, not raised",
+    "Your new prices are the slack itself. It is added to what the row pays already, and taken off "
+    "what the column does.",
+)
+def prices_are_set(c, u, v, rows, reached):
+    i, j, new, _ = raise_prices(c, u, v, rows, reached)
+    slack = new[i] - u[i]
+    u = [slack if k in rows else price for k, price in enumerate(u)]
+    return i, j, u, [-slack if k in reached else price for k, price in enumerate(v)]
+
+
+@mistake(
+    "moved by the cost",
+    "The right pair, but prices move by its cost. Part of that is paid already.",
+)
+def moved_by_the_cost(c, u, v, rows, reached):
+    i, j, _, _ = raise_prices(c, u, v, rows, reached)
+    return i, j, *moved_prices(u, v, rows, reached, c[i][j])
+
+
+@mistake(
+    "columns once for each row",
+    "The columns of the tree become dearer once for each of its rows. Once is enough.",
+)
+def columns_for_each_row(c, u, v, rows, reached):
+    i, j, new, _ = raise_prices(c, u, v, rows, reached)
+    down = (new[i] - u[i]) * len(rows)
+    return i, j, new, [price - down * (k in reached) for k, price in enumerate(v)]
+
+
+@mistake(
+    "columns outside of the tree",
+    "The columns that become dearer are those outside. Which are to: the ones that the tree has, "
+    "or the ones that it wants?",
+)
+def columns_outside(c, u, v, rows, reached):
+    i, j, new, _ = raise_prices(c, u, v, rows, reached)
+    down = new[i] - u[i]
+    return i, j, new, [price - down * (k not in reached) for k, price in enumerate(v)]
+
+
+@mistake(
+    "the last pair that was looked at",
+    "The prices are right, but your i and j are those of the last pair that you looked at. Keep "
+    "them together with the smallest slack.",
+)
+def last_pair(c, u, v, rows, reached):
+    _, _, u, v = raise_prices(c, u, v, rows, reached)
+    return rows[-1], max(j for j in range(len(v)) if j not in reached), u, v
+
+
+@mistake(
+    "one row and one column",
+    "You move the prices of the pair alone. All rows of the tree pay more, all columns that were "
+    "reached before become dearer.",
+)
+def the_pair_alone(c, u, v, rows, reached):
+    i, j, new, _ = raise_prices(c, u, v, rows, reached)
+    slack = new[i] - u[i]
+    u, v = [*u], [*v]
+    u[i] += slack
+    v[j] -= slack
+    return i, j, u, v
+
+
+def moved_prices(u, v, rows, reached, slack):
+    return (
+        [price + slack * (k in rows) for k, price in enumerate(u)],
+        [price - slack * (k in reached) for k, price in enumerate(v)],
+    )
+
+
+RAISE = Exercise(
+    raise_prices,
+    searching,
+    mistakes=[
+        mistake(
+            "the cheapest pair",
+            "You take the pair of least cost. What a pair costs beyond its prices is its slack.",
+        )(raised_by(slack=lambda c, u, v: c)),
+        mistake(
+            "slack without the column's price",
+            "Your slack leaves out what the column pays.",
+        )(raised_by(slack=lambda c, u, v: c - u)),
+        mistake(
+            "slack without the row's price",
+            "Your slack leaves out what the row pays.",
+        )(raised_by(slack=lambda c, u, v: c - v)),
+        mistake(
+            "the largest slack",
+            "You take the largest slack: then the prices pass the costs of all other pairs.",
+        )(raised_by(of=max)),
+        mistake(
+            "columns stay as they were",
+            "The columns of the tree keep their price. With dearer rows, what is the sum of a pair "
+            "inside the tree?",
+        )(raised_by(columns=0)),
+        mistake(
+            "columns move with the rows",
+            "The columns of the tree move in the same direction as its rows. The sum of a pair "
+            "inside the tree must stay.",
+        )(raised_by(columns=1)),
+        mistake(
+            "rows stay as they were",
+            "The rows of the tree keep their price. Who pays the slack, so that the pair is tight?",
+        )(raised_by(rows=0)),
+        mistake(
+            "the other way",
+            "Your prices move the other way: the new row has to offer more, not less.",
+        )(raised_by(rows=-1, columns=1)),
+        mistake(
+            "the new row alone",
+            "You look at the pairs of the new row alone. The other rows of the tree might give up "
+            "their column and take another.",
+        )(raised_by(new_alone=True)),
+        all_rows_pay,
+        one_row_pays,
+        the_pair_alone,
+        prices_are_set,
+        moved_by_the_cost,
+        columns_for_each_row,
+        columns_outside,
+        last_pair,
+        new_column_dearer,
+        inside_too,
+        any_row,
+        first_in_the_tree,
+        lowest_column,
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: swap_path
+
+
+def paths(generator: torch.Generator) -> Iterator[tuple[dict, dict, int]]:
+    """Long and short ones, with and without columns of the tree that are not on the path."""
+    yield {0: 0}, {0: 1, 1: 0}, 1
+    yield {}, {2: 0}, 2
+    yield {0: 0, 1: 1}, {0: 2, 2: 2}, 2  # the new row reaches the free column itself
+    yield {4: 0, 1: 1, 2: 2}, {1: 3, 4: 1, 2: 1, 3: 0}, 3  # column 2 is not on the path
+    yield {0: 2, 1: 0, 2: 1}, {0: 3, 1: 2, 2: 0, 5: 1}, 5  # through all
+    yield {0: 3, 3: 0, 1: 1}, {3: 2, 0: 2, 2: 3}, 2
+    for n, m in ((5, 5), (4, 7)):
+        found = searches(whole_costs(generator, n, m, 0, 6))
+        yield from [(row_of, reached, j) for _, (row_of, reached, j) in found if j not in row_of]
+
+
+def column_of(row_of: dict[int, int]) -> dict[int, int]:
+    return {i: j for j, i in row_of.items()}
+
+
+@mistake(
+    "only the free column",
+    "The free column goes to the row that reached it, and your walk ends. That row has two columns "
+    "now: to whom does its old one go?",
+)
+def first_pair_alone(row_of, reached, j):
+    return {**row_of, j: reached[j]}
+
+
+@mistake(
+    "all that was reached",
+    "You give every reached column to the row that reached it. Some of them are not on the path: "
+    "begin at the free column and walk back.",
+)
+def all_of_the_tree(row_of, reached, j):
+    return {**row_of, **reached}
+
+
+@mistake(
+    "the path alone",
+    "The pairs of the path are right. What about matched columns that are not on it?",
+)
+def the_path_alone(row_of, reached, j):
+    after, before = swap_path(row_of, reached, j), column_of(row_of)
+    on_path = []
+    while j is not None:
+        on_path.append(j)
+        j = before.get(reached[j])
+    return {j: after[j] for j in on_path}
+
+
+@mistake(
+    "the new row at once",
+    "The new row takes the free column. Is their pair tight? Walk back by the rows that reached.",
+)
+def new_row_takes_it(row_of, reached, j):
+    after = swap_path(row_of, reached, j)
+    (new,) = set(after.values()) - set(row_of.values())
+    return {**row_of, j: new}
+
+
+@mistake(
+    "the last pair is missing",
+    "The walk ends one pair too early: the new row has no column yet.",
+)
+def new_row_left_out(row_of, reached, j):
+    before = column_of(row_of)
+    after = dict(row_of)
+    while (i := reached[j]) in before:
+        after[j], j = i, before[i]
+    return after
+
+
+@mistake(
+    "two pairs at most",
+    "Your walk ends after two pairs. The row that took the given-up column may have had one, too.",
+)
+def two_pairs_at_most(row_of, reached, j):
+    old = column_of(row_of).get(reached[j])
+    return {**row_of, j: reached[j], **({} if old is None else {old: reached[old]})}
+
+
+@mistake(
+    "the given-up column goes too",
+    "Right pairs, but one is gone: a column that a row gives up is taken by the row that reached "
+    "it.",
+)
+def given_up_is_lost(row_of, reached, j):
+    after = {k: i for k, i in row_of.items() if i != reached[j]}
+    return {**after, j: reached[j]}
+
+
+@mistake(
+    "row → column",
+    "You return the column of each row. Asked for is the row of each column.",
+)
+def columns_of_rows(row_of, reached, j):
+    return column_of(swap_path(row_of, reached, j))
+
+
+SWAP = Exercise(
+    swap_path,
+    paths,
+    seconds=2.0,
+    mistakes=[
+        first_pair_alone,
+        all_of_the_tree,
+        the_path_alone,
+        new_row_takes_it,
+        new_row_left_out,
+        two_pairs_at_most,
+        given_up_is_lost,
+        columns_of_rows,
+    ],
+)
+
+# ---------------------------------------------------------------- homework 1. match_allowed
 
 
 def allowed_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -182,7 +708,7 @@ ALLOWED = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 2. price_bound
+# ---------------------------------------------------------------- homework 2. price_bound
 
 
 def price_lists(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -317,7 +843,7 @@ BOUND = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 3. margin
+# ---------------------------------------------------------------- homework 3. margin
 
 
 def matchings(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
@@ -508,7 +1034,7 @@ MARGIN = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 4. auction
+# ---------------------------------------------------------------- homework 4. auction
 
 
 def auctions(generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
@@ -664,5 +1190,9 @@ AUCTION = Exercise(
     ],
 )
 
-homework = Homework("Homework 11: Hungarian matching", [ALLOWED, BOUND, MARGIN, AUCTION])
-check, score_board = homework.check, homework.score_board
+homework = Homework(
+    "Homework 11: Hungarian matching",
+    [ALLOWED, BOUND, MARGIN, AUCTION],
+    turns=[PROVES, RAISE, SWAP],
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns
