@@ -1,7 +1,8 @@
-"""Homework 09: the exercises on panoptic quality, and the mistakes that are known by name."""
+"""Lesson 09 and its homework: turns and exercises on panoptic quality, and the known mistakes."""
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +14,73 @@ from lessons.homework.answers.panoptic_quality import (
     tolerant_iou,
 )
 from lessons.kit.homework import Exercise, Homework, mistake
+from lessons.panoptic_quality import class_quality, count_overlaps, is_match
+
+# ---------------------------------------------------------------- your turn: count_overlaps
+
+
+def maps_of_ids(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int, int]]:
+    """More rows than columns and fewer, ids that no pixel has, bytes, and no segments at all."""
+    yield torch.tensor([[0, 1, 2, 2]]), torch.tensor([[1, 1, 1, 0]]), 2, 1
+    yield torch.tensor([[1, 0], [1, 1]]), torch.tensor([[2, 2], [3, 0]]), 1, 4
+    for n_p, n_g, size in ((3, 5, (9, 13)), (6, 2, (12, 7))):
+        predicted = torch.randint(n_p + 1, size, generator=generator)
+        yield predicted, torch.randint(n_g + 1, size, generator=generator), n_p + 1, n_g + 2
+    many = torch.randint(41, (2, 16, 16), generator=generator).to(torch.uint8)
+    yield *many, 40, 40  # 41 · 40 does not fit into a byte
+    yield torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.int64), 0, 1
+    yield torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.int64), 0, 0
+
+
+TABLE = Exercise(count_overlaps, maps_of_ids)
+
+# ---------------------------------------------------------------- your turn: is_match
+
+
+def tables_to_match(generator: torch.Generator) -> Iterator[tuple[np.ndarray, ...]]:
+    """Void that decides, exactly ½, crowds, other classes, masks without a pixel, no segments."""
+    yield np.array([[0, 1], [1, 2]]), np.array([2]), np.array([2]), np.array([False])
+    letters = [[0, 0, 0, 0], [0, 9, 1, 2], [2, 0, 3, 0], [0, 0, 0, 2], [3, 3, 0, 15]]
+    yield np.array(letters), np.array([0, 0, 0, 6]), np.array([0, 0, 6]), np.zeros(3, dtype=bool)
+    half = np.array([[0, 4, 0], [0, 4, 0], [0, 0, 8]])
+    yield half, np.array([1, 1]), np.array([1, 1]), np.array([False, True])
+    for n_p, n_g in ((4, 6), (5, 3), (3, 3)):
+        table = torch.randint(0, 9, (n_p + 1, n_g + 1), generator=generator)
+        for k in range(min(n_p, n_g)):  # some fit well
+            table[1 + k, 1 + k] += int(torch.randint(20, 90, (), generator=generator))
+        predicted = torch.randint(3, (n_p,), generator=generator)
+        true = torch.randint(3, (n_g,), generator=generator)
+        same = torch.rand(min(n_p, n_g), generator=generator) < 0.7
+        true[: len(same)] = torch.where(same, predicted[: len(same)], true[: len(same)])
+        crowd = torch.rand(n_g, generator=generator) < 0.3
+        yield tuple(each.numpy() for each in (table, predicted, true, crowd))
+    empty = np.array([[0, 0, 7], [0, 0, 0], [0, 0, 9]])
+    yield empty, np.array([1, 1]), np.array([1, 1]), np.zeros(2, dtype=bool)
+    none = np.zeros(0, dtype=np.int64)
+    yield np.array([[3, 4]]), none, np.array([1]), np.array([False])
+    yield np.array([[3], [4]]), np.array([1]), none, np.zeros(0, dtype=bool)
+
+
+MATCH = Exercise(is_match, tables_to_match)
+
+# ---------------------------------------------------------------- your turn: class_quality
+
+
+def sums_and_counts(generator: torch.Generator) -> Iterator[tuple[np.ndarray, ...]]:
+    """Sums of IoU and counts: classes with matches, with mistakes alone, and with nothing."""
+    yield np.array([1.35]), np.array([2.0]), np.array([1.0]), np.array([0.0])
+    yield np.array([0.0]), np.array([0.0]), np.array([1.0]), np.array([0.0])
+    yield np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1)
+    for k in (3, 8):
+        tp, fp, fn = torch.randint(0, 6, (3, k), generator=generator).double()
+        iou = tp * (0.5 + 0.5 * torch.rand(k, generator=generator))
+        tp[0], iou[0], fp[1], fn[2] = 0, 0, 0, 0
+        if k > 3:
+            iou[3] = tp[3] = fp[3] = fn[3] = 0
+        yield tuple(each.numpy() for each in (iou, tp, fp, fn))
+
+
+QUALITY = Exercise(class_quality, sums_and_counts)
 
 # ---------------------------------------------------------------- 1. stuff_iou
 
@@ -576,5 +644,9 @@ COVERING = Exercise(
     ],
 )
 
-homework = Homework("Homework 09: panoptic quality", [STUFF, TOLERANT, BOTH, COVERING])
-check, score_board = homework.check, homework.score_board
+homework = Homework(
+    "Homework 09: panoptic quality",
+    [STUFF, TOLERANT, BOTH, COVERING],
+    turns=[TABLE, MATCH, QUALITY],
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns
