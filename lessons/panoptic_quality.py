@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor
 
 from lessons.kit.data import Category, Segments, is_crowd
-from lessons.kit.data.checks import checked
+from lessons.kit.data.checks import checked, ids_in
 from lessons.kit.data.pairs import all_comparable, comparable
 
 
@@ -49,12 +49,12 @@ def count_overlaps(
     The columns are the true segments in the same way, column 0 is void. Raises ValueError for
     maps of two sizes and for an id that is not one of 0 … n.
     """
-    predicted, true = predicted.long(), true.long()  # products do not fit into small integers
-    for name, ids, n in (("predicted", predicted, num_predicted), ("true", true, num_true)):
-        if ids.numel() and not 0 <= ids.min() <= ids.max() <= n:
-            raise ValueError(f"{name} ids must be 0 … {n}, not {int(ids.min())} … {int(ids.max())}")
+    ids_in(predicted, num_predicted, "predicted ids")
+    ids_in(true, num_true, "true ids")
+    # As int64 in NumPy: products do not fit into small integers.
+    predicted, true = predicted.long().cpu().numpy(), true.long().cpu().numpy()
     rows, columns = num_predicted + 1, num_true + 1
-    pairs = predicted.cpu().numpy() * columns + true.cpu().numpy()
+    pairs = predicted * columns + true
     return np.bincount(pairs.ravel(), minlength=rows * columns).reshape(rows, columns)
 
 
