@@ -49,10 +49,10 @@ def count_overlaps(
     The columns are the true segments in the same way, column 0 is void. Raises ValueError for
     maps of two sizes and for an id that is not one of 0 … n.
     """
+    predicted, true = predicted.long(), true.long()  # products do not fit into small integers
     ids_in(predicted, num_predicted, "predicted ids")
     ids_in(true, num_true, "true ids")
-    # As int64 in NumPy: products do not fit into small integers.
-    predicted, true = predicted.long().cpu().numpy(), true.long().cpu().numpy()
+    predicted, true = predicted.cpu().numpy(), true.cpu().numpy()
     rows, columns = num_predicted + 1, num_true + 1
     pairs = predicted * columns + true
     return np.bincount(pairs.ravel(), minlength=rows * columns).reshape(rows, columns)
