@@ -251,7 +251,10 @@ def moved(
     left.contour(*grid, true, [0.5], colors=INK, linewidths=1.4, linestyles="--")
     open_ = {"markerfacecolor": "none", "ms": 8}
     right.plot(iou[: shift + 1], "s:", color=ORANGE, label=f"IoU of the {thing}", **open_)
-    right.plot(pq[: shift + 1], "o-", ms=4, color=BLUE, label=f"PQ of the class {thing}")
+    last = sum(value > 0.5 for value in iou)  # of the matches; behind it lies the cliff
+    for shifts in (range(min(last, shift + 1)), range(last, shift + 1)):
+        right.plot(shifts, [pq[s] for s in shifts], "o-", ms=4, color=BLUE)
+    right.plot([], [], "o-", ms=4, color=BLUE, label=f"PQ of the class {thing}")
     right.axhline(0.5, color=PALE, lw=1)
     right.set(xlim=(-1, len(iou)), ylim=(0, 1.05), xlabel="shift (pixels)")
     right.legend(loc="lower left" if pq[shift] > 0.5 and iou[shift] > 0.4 else "upper right")

@@ -49,7 +49,22 @@ def float_counts(predicted, true, num_predicted, num_true):
     return count_overlaps(predicted, true, num_predicted, num_true).astype(np.float64)
 
 
-TABLE = Exercise(count_overlaps, maps_of_ids, mistakes=[each_pair_once, float_counts])
+@mistake(
+    "two pairs with one number",
+    "Two different pairs get the same number. How far must one predicted id more move it, so that "
+    "the true ids 0, 1, …, n_g all fit in between?",
+)
+def too_narrow(predicted, true, num_predicted, num_true):
+    rows, columns = num_predicted + 1, num_true + 1
+    pairs = predicted.long().numpy() * num_true + true.long().numpy()
+    return np.bincount(pairs.ravel(), minlength=rows * columns).reshape(rows, columns)
+
+
+TABLE = Exercise(
+    count_overlaps,
+    maps_of_ids,
+    mistakes=[each_pair_once, float_counts, too_narrow],
+)
 
 # ---------------------------------------------------------------- your turn: is_match
 
