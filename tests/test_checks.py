@@ -197,6 +197,12 @@ def test_it_costs_microseconds():
             lambda: checks.labels_in(torch.tensor([200], dtype=torch.uint8), 200),
             "labels must be 0 … 199, the 200 classes, not 200",
         ),
+        (lambda: checks.ids_in(torch.tensor([[0, 3]]), 2), "ids must be 0 … 2, not 0 … 3"),
+        (
+            lambda: checks.ids_in(torch.tensor([200, 7], dtype=torch.uint8), 199, "true ids"),
+            "true ids must be 0 … 199, not 7 … 200",
+        ),
+        (lambda: checks.ids_in(torch.tensor([-1, 0]), 2), "ids must be 0 … 2, not -1 … 0"),
         (lambda: checks.shares(threshold=1.5), "threshold must be between 0 and 1, not 1.5"),
         (lambda: checks.shares(a=0.5, b=float("nan")), "b must be between 0 and 1, not nan"),
         (
@@ -262,6 +268,8 @@ def test_good_ranges_pass():
     checks.labels_in(torch.tensor([0, 200], dtype=torch.uint8), 300)
     checks.labels_in(torch.tensor([127], dtype=torch.int8), 200)
     checks.labels_in(torch.tensor([1], dtype=torch.uint16), 2)
+    checks.ids_in(torch.zeros(0, 3, dtype=torch.int64), 0)
+    checks.ids_in(torch.tensor([0, 200], dtype=torch.uint8), 200)
     checks.shares(a=0, b=1)
     checks.at_least(0, n=0)
     checks.as_many(0, targets=[])

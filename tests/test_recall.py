@@ -3,6 +3,7 @@
 import re
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
@@ -18,12 +19,14 @@ from lessons.homework.answers.hungarian_turns import proves_best, raise_prices
 from lessons.homework.answers.start_here_turns import connected_patches
 from lessons.hungarian import hungarian
 from lessons.kit import places
+from lessons.kit.data import Segments
 from lessons.kit.errors import LessonsError
 from lessons.kit.homework import parts, questions
 from lessons.kit.homework import recall as recalling
 from lessons.kit.homework.recall import picture_of, questions_for, recall
 from lessons.kit.notebooks.recalling import unanswered
 from lessons.mask_rcnn import mask_loss, paste_masks
+from lessons.panoptic_quality import class_quality, is_match, match_segments
 from lessons.region_proposals import BACKGROUND, NEITHER, match_boxes, sample_boxes
 from lessons.roi_align import roi_align
 
@@ -137,6 +140,23 @@ def which_channel():
     return 2
 
 
+def pq_by_hand():
+    counts = [np.array([number]) for number in (0.8 + 0.6, 2.0, 3.0, 1.0)]
+    pq, sq, rq = class_quality(*counts)
+    assert (sq.item(), rq.item()) == pytest.approx((0.7, 0.5))
+    return pq.item()
+
+
+def a_sheep_in_halves():
+    truth, answer = (torch.tensor(p["grid"]) for p in ALL["a-sheep-in-halves"].panel)
+    assert (answer == 1).sum() == (answer == 2).sum() == 4 and (truth > 0).equal(answer > 0)
+    none = torch.zeros(2, dtype=torch.int64)
+    halves = Segments(answer == torch.arange(1, 3)[:, None, None], none)
+    found = match_segments(halves, Segments(truth[None] == 1, none[:1]))
+    assert found.false_positive.all() and found.false_negative.all() and len(found.iou) == 0
+    return 3
+
+
 def the_least_total():
     text = ALL["the-least-total"].text.split("```")[1]
     cost = torch.tensor([[int(n) for n in line.split()] for line in text.strip().split("\n")])
@@ -164,6 +184,8 @@ COMPUTED = {
     "half-a-cell": half_a_cell,
     "mask-loss": the_mask_loss,
     "which-channel": which_channel,
+    "pq-by-hand": pq_by_hand,
+    "a-sheep-in-halves": a_sheep_in_halves,
     "the-least-total": the_least_total,
     "a-price-list": a_price_list,
 }
@@ -196,6 +218,11 @@ def test_the_lines_do_what_the_lessons_do():
     one = torch.rand(1, 4, 4, generator=generator)
     both = paste_masks(one, torch.tensor([[0.5, 0.5, 7.0, 7.0]]), (9, 9))[0]
     torch.testing.assert_close(weights @ one[0] @ weights.T, both)
+    table = torch.randint(0, 30, (5, 4), generator=generator).numpy()
+    table[[1, 2], [2, 1]] += 90
+    above = ALL["union-without-void"].exercise().reference(table)
+    same = np.zeros(4, dtype=int), np.zeros(3, dtype=int), np.zeros(3, dtype=bool)
+    assert above.any() and np.array_equal(above, is_match(table, *same))
     c, u, v, rows, reached = [[4, 1, 3], [2, 0, 5]], [1, 0], [0, 0, 0], [1], {}
     slack = ALL["slack"].exercise().reference(c, u, v, rows, reached)
     assert raise_prices(c, u, v, rows, reached)[2][1] == slack
@@ -225,6 +252,10 @@ OTHER = {
     "paste": [
         "place = m * (centres - start) / (end - start) - 1 / 2",
         "cell = (end - start) / m\nplace = (centres - start - cell / 2) / cell",
+    ],
+    "union-without-void": [
+        "union = T[1:, 1:].sum(1)[:, None] + T[:, 1:].sum(0) - both",
+        "union = both.sum(1, keepdims=True) + T.sum(0)[1:] - both",
     ],
     "slack": [
         "slack = min(c[i][j] - (u[i] + v[j]) for j in outside for i in rows)",
@@ -324,7 +355,8 @@ def test_a_lesson_asks_of_the_last_the_third_and_the_sixth_before():
         "b": "who-takes-the-thing",
     }
     assert [q.id for q in questions_for("07").values()] == ["half-a-cell", "the-union"]
-    assert questions_for("10")["a"].id == "bilinear"
+    tenth = [q.id for q in questions_for("10").values()]
+    assert tenth[0] == "pq-by-hand" and tenth[-1] == "bilinear"
     with pytest.raises(
         LessonsError, match="nothing to recall for lesson 30: 00, 01, 02, 03, 04, 05"
     ):

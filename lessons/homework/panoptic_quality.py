@@ -1,7 +1,8 @@
-"""Homework 09: the exercises on panoptic quality, and the mistakes that are known by name."""
+"""Lesson 09 and its homework: turns and exercises on panoptic quality, and the known mistakes."""
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +14,228 @@ from lessons.homework.answers.panoptic_quality import (
     tolerant_iou,
 )
 from lessons.kit.homework import Exercise, Homework, mistake
+from lessons.panoptic_quality import class_quality, count_overlaps, is_match
+
+# ---------------------------------------------------------------- your turn: count_overlaps
+
+
+def maps_of_ids(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, int, int]]:
+    """More rows than columns and fewer, ids that no pixel has, bytes, and no segments at all."""
+    yield torch.tensor([[0, 1, 2, 2]]), torch.tensor([[1, 1, 1, 0]]), 2, 1
+    yield torch.tensor([[1, 0], [1, 1]]), torch.tensor([[2, 2], [3, 0]]), 1, 4
+    for n_p, n_g, size in ((3, 5, (9, 13)), (6, 2, (12, 7))):
+        predicted = torch.randint(n_p + 1, size, generator=generator)
+        yield predicted, torch.randint(n_g + 1, size, generator=generator), n_p + 1, n_g + 2
+    many = torch.randint(41, (2, 16, 16), generator=generator).to(torch.uint8)
+    yield *many, 40, 40  # 41 · 40 does not fit into a byte
+    yield torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.int64), 0, 1
+    yield torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.int64), 0, 0
+
+
+@mistake(
+    "each pair once",
+    "Your table says which pairs occur, not how often: `table[rows, columns] += 1` adds 1 to a "
+    "place once, however often it is named.",
+)
+def each_pair_once(predicted, true, num_predicted, num_true):
+    return (count_overlaps(predicted, true, num_predicted, num_true) > 0).astype(np.int64)
+
+
+@mistake(
+    "float counts",
+    "The right counts, as floats. Pixels are counted in whole numbers.",
+)
+def float_counts(predicted, true, num_predicted, num_true):
+    return count_overlaps(predicted, true, num_predicted, num_true).astype(np.float64)
+
+
+@mistake(
+    "two pairs with one number",
+    "Two different pairs get the same number. How far must one predicted id more move it, so that "
+    "the true ids 0, 1, …, n_g all fit in between?",
+)
+def too_narrow(predicted, true, num_predicted, num_true):
+    rows, columns = num_predicted + 1, num_true + 1
+    pairs = predicted.long().numpy() * num_true + true.long().numpy()
+    return np.bincount(pairs.ravel(), minlength=rows * columns).reshape(rows, columns)
+
+
+TABLE = Exercise(
+    count_overlaps,
+    maps_of_ids,
+    mistakes=[each_pair_once, float_counts, too_narrow],
+)
+
+# ---------------------------------------------------------------- your turn: is_match
+
+
+def tables_to_match(generator: torch.Generator) -> Iterator[tuple[np.ndarray, ...]]:
+    """Void that decides, exactly ½, crowds, other classes, masks without a pixel, no segments."""
+    yield np.array([[0, 1], [1, 2]]), np.array([2]), np.array([2]), np.array([False])
+    letters = [[0, 0, 0, 0], [0, 9, 1, 2], [2, 0, 3, 0], [0, 0, 0, 2], [3, 3, 0, 15]]
+    yield np.array(letters), np.array([0, 0, 0, 6]), np.array([0, 0, 6]), np.zeros(3, dtype=bool)
+    first_in_void = np.array([[0, 1, 0], [1, 2, 0], [0, 0, 5]])
+    yield first_in_void, np.array([1, 1]), np.array([1, 1]), np.array([False, False])
+    half = np.array([[0, 4, 0], [0, 4, 0], [0, 0, 8]])
+    yield half, np.array([1, 1]), np.array([1, 1]), np.array([False, True])
+    for n_p, n_g in ((4, 6), (5, 3), (3, 3)):
+        table = torch.randint(0, 9, (n_p + 1, n_g + 1), generator=generator)
+        for k in range(min(n_p, n_g)):  # some fit well
+            table[1 + k, 1 + k] += int(torch.randint(20, 90, (), generator=generator))
+        predicted = torch.randint(3, (n_p,), generator=generator)
+        true = torch.randint(3, (n_g,), generator=generator)
+        same = torch.rand(min(n_p, n_g), generator=generator) < 0.7
+        true[: len(same)] = torch.where(same, predicted[: len(same)], true[: len(same)])
+        crowd = torch.rand(n_g, generator=generator) < 0.3
+        yield tuple(each.numpy() for each in (table, predicted, true, crowd))
+    empty = np.array([[0, 0, 7], [0, 0, 0], [0, 0, 9]])
+    yield empty, np.array([1, 1]), np.array([1, 1]), np.zeros(2, dtype=bool)
+    none = np.zeros(0, dtype=np.int64)
+    yield np.array([[3, 4]]), none, np.array([1]), np.array([False])
+    yield np.array([[3], [4]]), np.array([1]), none, np.zeros(0, dtype=bool)
+
+
+def matched_by(union, same_class=np.equal):
+    """`is_match` with another union, of the table's parts, or another rule for the classes."""
+
+    def match(overlaps, predicted_labels, true_labels, is_crowd):
+        both, void, none = overlaps[1:, 1:], overlaps[1:, :1], overlaps[:1, 1:]
+        below = union(both, void, none)
+        return same_class(predicted_labels[:, None], true_labels) & ~is_crowd & (2 * both > below)
+
+    return match
+
+
+def areas_inside(both):
+    """The pixels of p and of g in segments of the other side, added up for each pair."""
+    return both.sum(1, keepdims=True) + both.sum(0)
+
+
+MATCH = Exercise(
+    is_match,
+    tables_to_match,
+    mistakes=[
+        mistake(
+            "void counted",
+            "The pixels of the prediction that lie in void are still in your union. In which "
+            "column of the table are they?",
+        )(matched_by(lambda both, void, none: areas_inside(both) + void + none - both)),
+        mistake(
+            "what nobody predicted is left out",
+            "Your true areas count only pixels that some segment answers. Does a true segment "
+            "shrink where there is no answer?",
+        )(matched_by(lambda both, void, none: areas_inside(both) - both)),
+        mistake(
+            "void kept, what nobody predicted left out",
+            "You take row 0 out of the true areas and leave column 0 in the predicted ones. Which "
+            "of the two is void?",
+        )(matched_by(lambda both, void, none: areas_inside(both) + void - both)),
+        mistake(
+            "the intersection twice",
+            "Your union counts the pixels that both have twice.",
+        )(matched_by(lambda both, void, none: areas_inside(both) + none)),
+        mistake(
+            "half of the true segment",
+            "You ask whether p holds more than half of g. That follows from IoU > ½, but it is "
+            "not enough: p may be far larger.",
+        )(matched_by(lambda both, void, none: both.sum(0) + none)),
+        mistake(
+            "half of the predicted segment",
+            "You ask whether g holds more than half of p. That follows from IoU > ½, but it is "
+            "not enough: g may be far larger.",
+        )(matched_by(lambda both, void, none: both.sum(1, keepdims=True))),
+        mistake(
+            "any class",
+            "Your pairs may be of two classes. A sheep does not answer a meadow.",
+        )(
+            matched_by(
+                lambda both, void, none: areas_inside(both) + none - both,
+                lambda a, b: np.ones((len(a), len(b)), dtype=bool),
+            )
+        ),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: class_quality
+
+
+def sums_and_counts(generator: torch.Generator) -> Iterator[tuple[np.ndarray, ...]]:
+    """Sums of IoU and counts: classes with matches, with mistakes alone, and with nothing."""
+    yield np.array([1.35]), np.array([2.0]), np.array([1.0]), np.array([0.0])
+    yield np.array([0.0]), np.array([0.0]), np.array([1.0]), np.array([0.0])
+    yield np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1)
+    yield np.array([0.9, 0.0]), np.array([1.0, 0.0]), np.array([0.0, 0.0]), np.array([1.0, 2.0])
+    for k in (3, 8):
+        tp, fp, fn = torch.randint(0, 6, (3, k), generator=generator).double()
+        iou = tp * (0.5 + 0.5 * torch.rand(k, generator=generator))
+        tp[0], iou[0], fp[1], fn[2] = 0, 0, 0, 0
+        if k > 3:
+            iou[3] = tp[3] = fp[3] = fn[3] = 0
+        yield tuple(each.numpy() for each in (iou, tp, fp, fn))
+
+
+def quality_by(result):
+    """Another result, of the numbers pq, sq, rq and the counts, without a warning of NumPy's."""
+
+    def quality(iou, tp, fp, fn):
+        with np.errstate(all="ignore"):
+            return result(*class_quality(iou, tp, fp, fn), iou, tp, fp, fn)
+
+    return quality
+
+
+def in_full(pq, sq, rq, iou, tp, fp, fn):
+    return iou / (tp + fp + fn), sq, tp / (tp + fp + fn)
+
+
+QUALITY = Exercise(
+    class_quality,
+    sums_and_counts,
+    mistakes=[
+        mistake(
+            "mistakes in full",
+            "You divide by TP + FP + FN. How much do a false positive and a false negative weigh?",
+        )(quality_by(in_full)),
+        mistake(
+            "SQ of nothing is NaN",
+            "Your SQ divides by TP = 0. What is SQ where something occurred and nothing matched?",
+        )(quality_by(lambda pq, sq, rq, iou, tp, fp, fn: (pq, iou / tp, rq))),
+        mistake(
+            "NaN where nothing matched",
+            "Your numbers are NaN where nothing matched, also for a class that was missed. Which "
+            "classes have no quality, and which have a bad one?",
+        )(quality_by(lambda pq, sq, rq, iou, tp, fp, fn: (pq * tp / tp, iou / tp, rq))),
+        mistake(
+            "0 for a class that does not occur",
+            "A class that occurs nowhere gets 0 from you, in a number or in all three. It would "
+            "pull down the mean of a system that did nothing wrong.",
+        )(quality_by(lambda pq, sq, rq, *counts: tuple(map(np.nan_to_num, (pq, sq, rq))))),
+        mistake(
+            "SQ 0 for a class that does not occur",
+            "Your SQ is 0 for a class that occurs nowhere: there it is NaN, as PQ and RQ are.",
+        )(quality_by(lambda pq, sq, rq, *counts: (pq, np.nan_to_num(sq), rq))),
+        mistake(
+            "another order",
+            "The three right numbers in another order: PQ, SQ, RQ is asked for.",
+        )(quality_by(lambda pq, sq, rq, *counts: (sq, rq, pq))),
+        mistake(
+            "SQ and RQ exchanged",
+            "Your SQ and RQ are exchanged: SQ asks how well the matches fit.",
+        )(quality_by(lambda pq, sq, rq, *counts: (pq, rq, sq))),
+        mistake(
+            "one number for all classes",
+            "You sum over the classes. Each class has its own three numbers.",
+        )(
+            quality_by(
+                lambda pq, sq, rq, iou, tp, fp, fn: (
+                    np.full_like(pq, iou.sum() / (tp + fp / 2 + fn / 2).sum()),
+                    np.full_like(pq, iou.sum() / max(tp.sum(), 1)),
+                    np.full_like(pq, tp.sum() / (tp + fp / 2 + fn / 2).sum()),
+                )
+            )
+        ),
+    ],
+)
 
 # ---------------------------------------------------------------- 1. stuff_iou
 
@@ -576,5 +799,9 @@ COVERING = Exercise(
     ],
 )
 
-homework = Homework("Homework 09: panoptic quality", [STUFF, TOLERANT, BOTH, COVERING])
-check, score_board = homework.check, homework.score_board
+homework = Homework(
+    "Homework 09: panoptic quality",
+    [STUFF, TOLERANT, BOTH, COVERING],
+    turns=[TABLE, MATCH, QUALITY],
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns

@@ -259,6 +259,13 @@ def labels_in(labels: Tensor, num_classes: int, name: str = "labels") -> None:
         )
 
 
+def ids_in(ids: Tensor, largest: int, name: str = "ids") -> None:
+    """Raises ValueError where an id is none of 0 … largest."""
+    low, high = torch.stack(ids.long().aminmax()).tolist() if ids.numel() else (0, 0)
+    if low < 0 or high > largest:
+        raise ValueError(f"{name} must be 0 … {largest}, not {low} … {high}")
+
+
 def shares(*, below_one: bool = False, **values: float) -> None:
     """Raises ValueError where a number is not between 0 and 1; the keyword is its name.
 

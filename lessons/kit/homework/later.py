@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,9 +78,11 @@ def _near(arguments: tuple) -> Iterator[tuple]:
 
 
 def _changed(value: object, change: Callable[[Tensor], Tensor]) -> object:
-    """A tensor, the tensors of a list, or a number with a change; None for anything else."""
+    """A tensor, an array, those of a list, or a number with a change; None for anything else."""
     if isinstance(value, Tensor):
         return change(value) if value.numel() else None
+    if isinstance(value, np.ndarray):
+        return change(torch.from_numpy(value)).numpy() if value.size else None
     if isinstance(value, list):
         return [_changed(part, change) for part in value]
     if change is _more and isinstance(value, int | float) and not isinstance(value, bool):
