@@ -1,4 +1,4 @@
-"""Homework 06: the exercises on votes and vectors, and the mistakes that are known by name."""
+"""Lesson 06 and its homework: turns and exercises on votes and vectors, and known mistakes."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lessons.centroid_offsets import centroid_offsets, instance_centroids, pixel_centres
+from lessons.centroid_offsets import (
+    centroid_offsets,
+    group_by_centroid,
+    instance_centroids,
+    pixel_centres,
+)
 from lessons.homework.answers.centroid_offsets import (
     balanced_offset_loss,
     inner_centres,
@@ -15,7 +20,71 @@ from lessons.homework.answers.centroid_offsets import (
 )
 from lessons.kit.homework import Exercise, Homework, mistake
 
-# ---------------------------------------------------------------- 1. inner_centres
+# ---------------------------------------------------------------- your turn: instance_centroids
+
+
+def partitions(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+    """Disjoint masks: one pixel, an empty mask, no mask; wide, high, in parts, up to the edges."""
+    yield (torch.tensor([[[1, 1, 0], [1, 0, 0]], [[0, 0, 1], [0, 0, 1]]]).bool(),)
+    for n, h, w in ((3, 7, 12), (4, 11, 5), (1, 6, 6), (6, 3, 17)):
+        weight = 3 * torch.rand(n + 1, 1, 1, generator=generator)
+        ids = (weight * torch.rand(n + 1, h, w, generator=generator)).argmax(dim=0)
+        ids[-1, -1] = n
+        yield (ids == torch.arange(1, n + 1)[:, None, None],)
+    some = torch.zeros(3, 5, 8, dtype=torch.bool)
+    some[0, 4, 6] = some[2, :2, 1:] = True
+    yield (some,)  # the second is empty
+    yield (torch.zeros(0, 4, 7, dtype=torch.bool),)
+    yield (torch.ones(1, 4, 9, dtype=torch.bool),)
+
+
+def box_middles(masks: Tensor) -> Tensor:
+    centres = torch.full((len(masks), 2), torch.nan)
+    for k, mask in enumerate(masks):
+        if mask.any():
+            row, column = mask.nonzero().T
+            centres[k, 0] = (column.min() + column.max() + 1) / 2
+            centres[k, 1] = (row.min() + row.max() + 1) / 2
+    return centres
+
+
+CENTROIDS = Exercise(
+    instance_centroids,
+    partitions,
+    tolerance=1e-4,
+    mistakes=[
+        mistake(
+            "the middle of the box",
+            "You go by the outermost pixels. The centroid is the mean of all of them.",
+        )(box_middles),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: centroid_offsets
+
+OFFSETS = Exercise(centroid_offsets, partitions, tolerance=1e-4)
+
+# ---------------------------------------------------------------- your turn: group_by_centroid
+
+
+def votes_and_centres(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Votes everywhere, outside too; ties; one centre, equal centres, no centre; no vote."""
+    yield (
+        torch.tensor([[4.0, 2.0], [0.0, 5.0], [9.0, 1.0]]),
+        torch.tensor([[0.0, 2.0], [6.0, 5.0], [9.0, 2.0]]),
+    )
+    yield torch.tensor([[4.0, 2.0], [8.0, 2.0]]), torch.tensor([[8.0, 2.0], [0.0, 2.0], [8.0, 2.0]])
+    for p, n, spread in ((30, 5, 20.0), (12, 2, 6.0), (50, 9, 30.0), (7, 1, 10.0)):
+        votes = spread * torch.rand(p, 2, generator=generator, dtype=torch.float64) - 2
+        yield votes, spread * torch.rand(n, 2, generator=generator, dtype=torch.float64)
+    yield 9 * torch.rand(6, 2, generator=generator), torch.zeros(0, 2)
+    yield torch.zeros(0, 2), 9 * torch.rand(3, 2, generator=generator)
+    yield torch.zeros(0, 2), torch.zeros(0, 2)
+
+
+GROUPS = Exercise(group_by_centroid, votes_and_centres)
+
+# ---------------------------------------------------------------- homework 1. inner_centres
 
 
 def shapes(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
@@ -158,7 +227,7 @@ INNER = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 2. turn_offsets
+# ---------------------------------------------------------------- homework 2. turn_offsets
 
 
 def fields(generator: torch.Generator) -> Iterator[tuple[Tensor, bool, int]]:
@@ -272,7 +341,7 @@ TURN = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 3. balanced_offset_loss
+# ---------------------------------------------------------------- homework 3. balanced_offset_loss
 
 
 def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, list[Tensor]]]:
@@ -415,7 +484,7 @@ BALANCED = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 4. mean_shift
+# ---------------------------------------------------------------- homework 4. mean_shift
 
 
 def clouds(generator: torch.Generator) -> Iterator[tuple[Tensor, float, int]]:
@@ -536,5 +605,9 @@ SHIFT = Exercise(
     ],
 )
 
-homework = Homework("Homework 06: votes and vectors", [INNER, TURN, BALANCED, SHIFT])
-check, score_board = homework.check, homework.score_board
+homework = Homework(
+    "Homework 06: votes and vectors",
+    [INNER, TURN, BALANCED, SHIFT],
+    turns=[CENTROIDS, OFFSETS, GROUPS],
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns
