@@ -61,7 +61,7 @@ def what_a_network_says(
 ) -> captioned:
     """An image and the two maps dx and dy, on the pixels that are some thing."""
     h, w = inside.shape
-    figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.2))
+    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.8), width_ratios=(1, 1.18, 1.18))
     draw_image(image, ax=axes[0], title="the image")
     axes[0].images[0].set_extent((0, w, h, 0))
     for ax, values, title in zip(axes[1:], offsets, ("dx", "dy"), strict=True):
@@ -70,14 +70,13 @@ def what_a_network_says(
         drawn = ax.imshow(shown, cmap="PuOr_r", vmin=-16, vmax=16, interpolation="nearest")
         ax.set(xticks=[], yticks=[], title=title)
         ax.grid(False)
-        bar = figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03, ticks=(-16, 0, 16))
-        words = ("16 left", "0", "16 right") if title == "dx" else ("16 up", "0", "16 down")
-        bar.ax.set_yticklabels(words, size=8)
+        figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03, ticks=(-16, -8, 0, 8, 16))
+    figure.tight_layout(w_pad=0.8)
     return captioned(
         figure,
-        "What the trained network of this lesson says of an image that it has not seen: how far it "
-        "is from each pixel to the centre of its thing, to the right (dx) and down (dy), in "
-        "pixels. Grey: no thing.",
+        "What a trained network says of an image that it has not seen: how far it is from each "
+        "pixel to the centre of its thing, in pixels. dx: orange is to the right, purple to the "
+        "left; dy: orange is down, purple up. Grey: no thing.",
     )
 
 
@@ -99,8 +98,8 @@ def toy_arrows(
     ax.set(xlabel="x (pixels)", ylabel="y (pixels)")
     return captioned(
         figure,
-        "Each pixel of A and B with its offset, from the pixel's centre to the instance's (star). "
-        "One pixel of A and one of B lie next to each other and point in opposite directions.",
+        "The offset of each pixel, from the pixel's centre to the instance's (star). Where A and B "
+        "touch, the arrows part.",
     )
 
 
@@ -109,12 +108,12 @@ def toy_density(
 ) -> captioned:
     """The density of a few votes, its numbers written into the pixels, and the votes as dots."""
     h, w = density.shape
-    figure, ax = plt.subplots(figsize=(8, 3.8))
+    figure, ax = plt.subplots(figsize=(7, 3.4))
     ax.imshow(density, cmap="Blues", vmax=2 * float(density.max()), extent=(0, w, h, 0))
     for i, row in enumerate(density.tolist()):
         for j, value in enumerate(row):
             if value:
-                ax.text(j + 0.5, i + 0.2, f"{value:.2f}", ha="center", va="center", size=7.5)
+                ax.text(j + 0.5, i + 0.2, f"{value:.2f}", ha="center", va="center", size=7)
     ax.plot(*zip(*votes, strict=True), "o", color=ORANGE, ms=4, clip_on=False)
     ax.set(xticks=range(w + 1), yticks=range(h + 1), xlim=(0, w), ylim=(h, 0))
     ax.set(xlabel="x (pixels)", ylabel="y (pixels)")
@@ -216,7 +215,7 @@ def same_loss(
 
     Above the arrows, below the masks.
     """
-    figure, axes = plt.subplots(2, len(networks), figsize=(9.6, 4.7))
+    figure, axes = plt.subplots(2, len(networks), figsize=(7.4, 4.1))
     for column, (name, (offsets, loss, answer)) in zip(axes.T, networks.items(), strict=True):
         draw_image(0.45 + 0.4 * image, ax=column[0], title=f"{name}: loss {loss:.2f}")
         column[0].images[0].set_extent((0, image.shape[2], image.shape[1], 0))
@@ -240,7 +239,7 @@ def cut(
     centres: Sequence[Float[Tensor, "2"]],
 ) -> captioned:
     """Things that something stands before: image, mask and offsets of each."""
-    figure, axes = plt.subplots(1, len(views), figsize=(9, 3.2))
+    figure, axes = plt.subplots(1, len(views), figsize=(6.4, 2.4))
     for ax, (image, mask, offsets), centre in zip(axes, views, centres, strict=True):
         h, w = mask.shape
         tint = torch.tensor([0.84, 0.37, 0.0])[:, None, None]
@@ -267,7 +266,7 @@ def rings(
     found: Bool[Tensor, "m h w"],
 ) -> captioned:
     """A ring and a disc with their arrows, and what is found."""
-    figure, axes = plt.subplots(1, 2, figsize=(6, 3))
+    figure, axes = plt.subplots(1, 2, figsize=(5, 2.6))
     for ax, parts, title in zip(axes, (masks, found), ("truth: 2", f"found: {len(found)}"),
                                 strict=True):  # fmt: skip
         shown = np.ones((*masks.shape[1:], 3))
@@ -288,21 +287,21 @@ def answers(
     centres: Sequence[Float[Tensor, "_ 2"]],
     kinds: Sequence[Category],
     views: Sequence[Window],
-    caption: str,
-    titles: Sequence[str] = (),
 ) -> captioned:
-    """For each row the true instances with the network's arrows and their centres; its masks."""
-    figure, axes = plt.subplots(2, len(rows), figsize=(9.6, 6.2 if len(rows) < 3 else 5.6))
-    for k, (column, (image, own, offsets, answer)) in enumerate(zip(axes.T, rows, strict=True)):
-        draw_segments(0.6 * image, own, kinds, fill=0, labels=False, ax=column[0])
-        x0, y0, x1, y1 = views[k]
-        arrows(column[0], offsets, own.masks, 3 if x1 - x0 > 40 else 2, width=0.005)
-        column[0].plot(*centres[k].T, "+", color="white", ms=9, mew=3.4)
-        column[0].plot(*centres[k].T, "+", color=INK, ms=8, mew=1.6)
+    """For each image the true instances with the network's arrows and their centres; its masks."""
+    figure, axes = plt.subplots(2, len(rows), figsize=(6.6, 4.4))
+    for column, row, own_centres, view in zip(axes.T, rows, centres, views, strict=True):
+        image, own, offsets, answer = row
+        draw_segments(0.45 + 0.4 * image, own, kinds, fill=0, labels=False, ax=column[0])
+        arrows(column[0], offsets, own.masks, 4, width=0.005)
+        column[0].plot(*own_centres.T, "+", color="white", ms=9, mew=3.4)
+        column[0].plot(*own_centres.T, "+", color=INK, ms=8, mew=1.6)
         draw_segments(image, answer, kinds, labels=False, ax=column[1])
-        column[0].set_title(titles[k] if titles else "arrows, and true centres (+)")
+        column[0].set_title("the network's arrows, true centres (+)")
         column[1].set_title("the masks that come out")
         for ax in column:
-            window(ax, views[k])
+            window(ax, view)
     figure.tight_layout(w_pad=0.6)
-    return captioned(figure, caption)
+    return captioned(
+        figure, "Parts of two held-out scenes. Colours number the things, above and below apart."
+    )

@@ -25,7 +25,7 @@ from lessons.kit.homework import Exercise, Homework, mistake
 
 def partitions(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
     """Disjoint masks: one pixel, an empty mask, no mask; wide, high, in parts, up to the edges."""
-    yield (torch.tensor([[[1, 1, 0], [1, 0, 0]], [[0, 0, 1], [0, 0, 1]]]).bool(),)
+    yield (torch.tensor([[[1, 1, 0]], [[0, 0, 1]]]).bool(),)
     for n, h, w in ((3, 7, 12), (4, 11, 5), (1, 6, 6), (6, 3, 17)):
         weight = 3 * torch.rand(n + 1, 1, 1, generator=generator)
         ids = (weight * torch.rand(n + 1, h, w, generator=generator)).argmax(dim=0)
@@ -34,6 +34,7 @@ def partitions(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
     some = torch.zeros(3, 5, 8, dtype=torch.bool)
     some[0, 4, 6] = some[2, :2, 1:] = True
     yield (some,)  # the second is empty
+    yield (some[[0, 2, 1]],)  # the last
     yield (torch.zeros(0, 4, 7, dtype=torch.bool),)
     yield (torch.ones(1, 4, 9, dtype=torch.bool),)
 
@@ -54,15 +55,83 @@ CENTROIDS = Exercise(
     tolerance=1e-4,
     mistakes=[
         mistake(
+            "(row, column)",
+            "Your centres are (row, column). Asked for is (x, y): which of the two is the column?",
+        )(lambda masks: instance_centroids(masks).flip(1)),
+        mistake(
+            "half a pixel",
+            "You average the pixels' corners. The first pixel covers 0 to 1: where is its centre?",
+        )(lambda masks: instance_centroids(masks) - 0.5),
+        mistake(
+            "(row, column), from the corners",
+            "Two things: the first number is x, which is the column; and the centre of a pixel is "
+            "half a pixel from its corner.",
+        )(lambda masks: instance_centroids(masks).flip(1) - 0.5),
+        mistake(
             "the middle of the box",
             "You go by the outermost pixels. The centroid is the mean of all of them.",
         )(box_middles),
+        mistake(
+            "an empty mask",
+            "Right, except where a mask is empty: it has no centre, and NaN says so. A place such "
+            "as (0, 0) would be one.",
+        )(lambda masks: instance_centroids(masks).nan_to_num(0)),
     ],
 )
 
 # ---------------------------------------------------------------- your turn: centroid_offsets
 
-OFFSETS = Exercise(centroid_offsets, partitions, tolerance=1e-4)
+
+def small_partitions(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+    """The same, with a first one whose offsets are few enough to be printed."""
+    yield (torch.tensor([[[1, 1], [1, 0]]]).bool(),)
+    yield from partitions(generator)
+
+
+def filled_in(dx: Callable, dy: Callable) -> Callable:
+    """`centroid_offsets` with other fillings, made of (centroids (p, 2), row, column)."""
+
+    def fill(masks):
+        k, row, column = masks.nonzero(as_tuple=True)
+        each, offsets = instance_centroids(masks)[k], torch.zeros(2, *masks.shape[1:])
+        offsets[0, row, column] = dx(each, row, column)
+        offsets[1, row, column] = dy(each, row, column)
+        return offsets, masks.any(dim=0)
+
+    return fill
+
+
+OFFSETS = Exercise(
+    centroid_offsets,
+    small_partitions,
+    tolerance=1e-4,
+    mistakes=[
+        mistake(
+            "away from the centre",
+            "Your arrows point away from the centre. An offset leads from the pixel to C_k.",
+        )(filled_in(lambda c, i, j: j + 0.5 - c[:, 0], lambda c, i, j: i + 0.5 - c[:, 1])),
+        mistake(
+            "dx and dy exchanged",
+            "The right numbers in each other's channel: channel 0 is dx, to the right.",
+        )(filled_in(lambda c, i, j: c[:, 1] - i - 0.5, lambda c, i, j: c[:, 0] - j - 0.5)),
+        mistake(
+            "rows taken for x",
+            "You subtract the row from x. Which of row and column counts to the right?",
+        )(filled_in(lambda c, i, j: c[:, 0] - i - 0.5, lambda c, i, j: c[:, 1] - j - 0.5)),
+        mistake(
+            "from the corners",
+            "Your arrows begin at the pixels' corners: where is the centre of pixel 0?",
+        )(filled_in(lambda c, i, j: c[:, 0] - j, lambda c, i, j: c[:, 1] - i)),
+        mistake(
+            "half a pixel too much",
+            "The half has the wrong sign: the pixel's centre is half a pixel beyond its column.",
+        )(filled_in(lambda c, i, j: c[:, 0] - j + 0.5, lambda c, i, j: c[:, 1] - i + 0.5)),
+        mistake(
+            "the centre itself",
+            "That is the centre C_k, in each of its pixels. An offset is the way to it.",
+        )(filled_in(lambda c, i, j: c[:, 0], lambda c, i, j: c[:, 1])),
+    ],
+)
 
 # ---------------------------------------------------------------- your turn: group_by_centroid
 
@@ -82,7 +151,56 @@ def votes_and_centres(generator: torch.Generator) -> Iterator[tuple[Tensor, Tens
     yield torch.zeros(0, 2), torch.zeros(0, 2)
 
 
-GROUPS = Exercise(group_by_centroid, votes_and_centres)
+def nearest_by(measure: Callable) -> Callable:
+    """`group_by_centroid` with another distance, made of differences (p, n, 2)."""
+
+    def group(votes, centres):
+        if not len(centres):
+            return torch.full((len(votes),), -1)
+        return measure(votes[:, None] - centres).argmin(dim=1)
+
+    return group
+
+
+@mistake(
+    "0 without centres",
+    "Right, except where there is no centre: 0 would be the first one. Asked for is −1.",
+)
+def first_of_none(votes, centres):
+    return group_by_centroid(votes, centres).clamp(min=0)
+
+
+@mistake(
+    "the distance itself",
+    "You return how far the nearest centre is. Asked for is which one it is: its number.",
+)
+def how_far(votes, centres):
+    return torch.cdist(votes, centres).amin(dim=1) if len(centres) else torch.zeros(len(votes))
+
+
+GROUPS = Exercise(
+    group_by_centroid,
+    votes_and_centres,
+    mistakes=[
+        mistake(
+            "|dx| + |dy|",
+            "You add |dx| and |dy|: that is the way of a taxi. ‖·‖ is the straight line.",
+        )(nearest_by(lambda d: d.abs().sum(dim=2))),
+        mistake(
+            "the larger of |dx| and |dy|",
+            "You take the larger of |dx| and |dy|. ‖·‖ is the straight line.",
+        )(nearest_by(lambda d: d.abs().amax(dim=2))),
+        mistake("x alone", "You look at x alone: a distance needs both numbers.")(
+            nearest_by(lambda d: d[..., 0].abs())
+        ),
+        mistake(
+            "differences with their sign",
+            "You add the differences as they are: centres far to the right and below seem nearest.",
+        )(nearest_by(lambda d: d.sum(dim=2))),
+        first_of_none,
+        how_far,
+    ],
+)
 
 # ---------------------------------------------------------------- homework 1. inner_centres
 
