@@ -1,7 +1,7 @@
 # Built by `lessons build` from notebooks/06_centroid_offsets.ipynb: edit that, not this.
 """Centroid offsets.
 
-You let every pixel point at the centre of its instance, collect the votes, and get masks without a
+You let every pixel point at the centre of its thing, collect the votes, and get masks without a
 single box.
 """
 
@@ -25,15 +25,6 @@ from lessons.kit.models.images import MEAN, STD, batch_images, batch_segments, i
 from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 
 
-def pixel_centres(
-    size: tuple[int, int], device: torch.device | str = "cpu"
-) -> Float[Tensor, "2 h w"]:
-    """x_i of every pixel: its centre (x, y) in pixels; that of the first is (½, ½)."""
-    y = torch.arange(size[0], device=device) + 0.5
-    x = torch.arange(size[1], device=device) + 0.5
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"))
-
-
 @checked
 def instance_centroids(masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
     """C_k = 1/|S_k| Σ x: the mean (x, y) of each mask's pixel centres, in pixels.
@@ -49,7 +40,7 @@ def instance_centroids(masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
 def centroid_offsets(
     masks: Bool[Tensor, "n h w"],
 ) -> tuple[Float[Tensor, "2 h w"], Bool[Tensor, "h w"]]:
-    """C_k − x_i for every pixel of an instance, in pixels, and which pixels those are.
+    """C_k − x_i = (dx, dy) for every pixel of an instance, in pixels, and which pixels those are.
 
     Pixels of no instance get 0. Raises ValueError where the masks are not boolean (n, h, w)
     and where two of them share a pixel, which cannot point at both.
@@ -58,12 +49,11 @@ def centroid_offsets(
     k, row, column = masks.nonzero(as_tuple=True)
     foreground = torch.zeros(masks.shape[1:], dtype=torch.bool, device=masks.device)
     foreground[row, column] = True
-    shared = len(k) - int(foreground.sum())
-    if shared:
+    if shared := len(k) - int(foreground.sum()):
         raise ValueError(f"masks must be disjoint, {shared} pixels are in more than one")
     offsets = centroids.new_zeros(2, *foreground.shape)
-    own = centroids[k] - torch.stack([column, row], dim=1) - 0.5
-    offsets[:, row, column] = own.T
+    offsets[0, row, column] = centroids[k, 0] - (column + 0.5)
+    offsets[1, row, column] = centroids[k, 1] - (row + 0.5)
     return offsets, foreground
 
 
@@ -82,35 +72,44 @@ def offset_loss(
     return distance.sum() / max(len(distance), 1)
 
 
+def vote_density(
+    votes: Float[Tensor, "p 2"], size: tuple[int, int], radius: int = 2
+) -> Float[Tensor, "h w"]:
+    """D: the number of votes at each pixel, those up to 2·`radius` pixels away counting less.
+
+    Votes (x, y) outside of the image of `size` (height, width) are lost.
+    """
+    height, width = size
+    inside = ((votes >= 0) & (votes < votes.new_tensor([width, height]))).all(dim=1)
+    column, row = votes[inside].long().unbind(dim=1)
+    density = torch.bincount(row * width + column, minlength=height * width).double()
+    side = 2 * radius + 1
+    density = F.pad(density.view(1, 1, height, width), [2 * radius] * 4)
+    for box in ((side, 1), (1, side)) * 2:
+        density = F.avg_pool2d(density, box, 1)  # a box twice is a hat
+    return density[0, 0] * side**2  # n votes in one pixel make a peak of n
+
+
 @checked
 def find_centres(
     votes: Float[Tensor, "p 2"], size: tuple[int, int], radius: int = 2, least: float = 6.0
 ) -> Float[Tensor, "n 2"]:
     """Where votes gather, in pixels: the peaks of their density, most votes first.
 
-    The density is the number of votes at a pixel, those up to 2·`radius` pixels away counting
-    less and less. A peak is the densest pixel within 2·`radius` pixels along both axes (of equal
-    ones the first), of `least` votes at least, rounded. So two centres are never nearer to each
-    other than that. Votes outside the image of `size` (height, width) are lost. Raises
-    ValueError where votes are not finite (p, 2) or the radius is negative.
+    A peak is the densest pixel within 2·`radius` pixels along both axes (of equal ones the
+    first), of `least` votes at least, rounded. So two centres are never nearer to each other
+    than that. Votes outside the image of `size` (height, width) are lost. Raises ValueError
+    where votes are not finite (p, 2) or the radius is negative.
     """
     finite(votes=votes)
     at_least(0, radius=radius)
-    height, width = size
-    inside = ((votes >= 0) & (votes < votes.new_tensor([width, height]))).all(dim=1)
-    column, row = votes[inside].long().unbind(dim=1)
-    density = torch.bincount(row * width + column, minlength=height * width).double()
-    side, reach = 2 * radius + 1, 2 * radius
-    density = F.pad(density.view(1, 1, height, width), [reach] * 4)
-    for box in ((side, 1), (1, side)) * 2:
-        density = F.avg_pool2d(density, box, 1)  # a box twice is a hat
-    density = density * side**2  # n votes in one pixel make a peak of n
-    place = torch.arange(height * width, device=votes.device).view(height, width)
-    ranked = density - 1e-9 * place  # no two are equal
+    density, reach = vote_density(votes, size, radius), 2 * radius
+    place = torch.arange(density.numel(), device=votes.device).view(size)
+    ranked = (density - 1e-9 * place)[None]  # no two are equal
     densest = F.max_pool2d(ranked, (2 * reach + 1, 1), 1, (reach, 0))
     densest = F.max_pool2d(densest, (1, 2 * reach + 1), 1, (0, reach))
-    row, column = torch.where(((ranked == densest) & (density > least - 0.5))[0, 0])
-    order = ranked[0, 0, row, column].argsort(descending=True)
+    row, column = torch.where(((ranked == densest) & (density > least - 0.5))[0])
+    order = ranked[0, row, column].argsort(descending=True)
     return torch.stack([column, row], dim=1)[order].to(votes) + 0.5
 
 
@@ -127,6 +126,15 @@ def group_by_centroid(
     if not len(centres):
         return torch.full((len(votes),), -1, dtype=torch.int64, device=votes.device)
     return torch.cdist(votes, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
+
+
+def pixel_centres(
+    size: tuple[int, int], device: torch.device | str = "cpu"
+) -> Float[Tensor, "2 h w"]:
+    """x_i of every pixel: its centre (x, y) in pixels; that of the first is (½, ½)."""
+    y = torch.arange(size[0], device=device) + 0.5
+    x = torch.arange(size[1], device=device) + 0.5
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))
 
 
 @checked
@@ -157,9 +165,8 @@ def instances_from_votes(
                 scores.append(probability[label + 1][mask].mean())
     if not masks:
         return empty_segments(tuple(classes.shape), with_scores=True).to(votes.device)
-    answer = Segments(
-        torch.stack(masks), torch.tensor(labels, device=votes.device), torch.stack(scores)
-    )
+    labels = torch.tensor(labels, device=votes.device)
+    answer = Segments(torch.stack(masks), labels, torch.stack(scores))
     return answer[answer.scores.argsort(descending=True, stable=True)]
 
 

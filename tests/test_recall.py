@@ -14,6 +14,13 @@ from lessons.average_precision import (
     match_detections,
     precision_recall,
 )
+from lessons.centroid_offsets import (
+    centroid_offsets,
+    group_by_centroid,
+    instance_centroids,
+    instances_from_votes,
+    pixel_centres,
+)
 from lessons.figures import hungarian as matching_figures
 from lessons.homework.answers.hungarian_turns import proves_best, raise_prices
 from lessons.homework.answers.start_here_turns import connected_patches
@@ -171,6 +178,23 @@ def a_price_list():
     return 2
 
 
+def an_offset():
+    mask = torch.tensor([[[1, 1, 1], [1, 0, 0]]]).bool()
+    offsets, _ = centroid_offsets(mask)
+    return offsets[0, 0, 2]
+
+
+def one_peak():
+    truth, found = (torch.tensor(panel["grid"]) for panel in ALL["one-peak"].panel)
+    both = truth == torch.tensor([1, 2])[:, None, None]
+    assert torch.equal(*instance_centroids(both))
+    offsets, inside = centroid_offsets(both)
+    classes = torch.stack([~inside, inside]).float()
+    (mask,) = instances_from_votes(pixel_centres((7, 7)) + offsets, classes).masks
+    assert torch.equal(mask, found == 1)
+    return 2
+
+
 COMPUTED = {
     "patches-of-a-map": patches_of_a_map,
     "patches-against-truth": patches_against_truth,
@@ -188,6 +212,8 @@ COMPUTED = {
     "a-sheep-in-halves": a_sheep_in_halves,
     "the-least-total": the_least_total,
     "a-price-list": a_price_list,
+    "an-offset": an_offset,
+    "one-peak": one_peak,
 }
 
 
@@ -226,6 +252,9 @@ def test_the_lines_do_what_the_lessons_do():
     c, u, v, rows, reached = [[4, 1, 3], [2, 0, 5]], [1, 0], [0, 0, 0], [1], {}
     slack = ALL["slack"].exercise().reference(c, u, v, rows, reached)
     assert raise_prices(c, u, v, rows, reached)[2][1] == slack
+    votes, centres = (9 * torch.rand(n, 2, generator=generator) for n in (30, 5))
+    nearest = ALL["nearest-centre"].exercise().reference(votes, centres)
+    assert torch.equal(nearest, group_by_centroid(votes, centres))
 
 
 OTHER = {
@@ -248,6 +277,10 @@ OTHER = {
     "bilinear": [
         "value = upper + down * (lower - upper)",
         "    value = lower * down + upper * (1 - down)  ",
+    ],
+    "nearest-centre": [
+        "group = difference.square().sum(2).min(1).indices",
+        "group = torch.linalg.vector_norm(difference, dim=-1).argmin(1)",
     ],
     "paste": [
         "place = m * (centres - start) / (end - start) - 1 / 2",
@@ -354,7 +387,7 @@ def test_a_lesson_asks_of_the_last_the_third_and_the_sixth_before():
         "a": "a-fair-sample",
         "b": "who-takes-the-thing",
     }
-    assert [q.id for q in questions_for("07").values()] == ["half-a-cell", "the-union"]
+    assert [q.id for q in questions_for("07").values()] == ["an-offset", "half-a-cell", "the-union"]
     tenth = [q.id for q in questions_for("10").values()]
     assert tenth[0] == "pq-by-hand" and tenth[-1] == "bilinear"
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Homework 06: the exercises on votes and vectors, and the mistakes that are known by name."""
+"""Lesson 06 and its homework: turns and exercises on votes and vectors, and known mistakes."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lessons.centroid_offsets import centroid_offsets, instance_centroids, pixel_centres
+from lessons.centroid_offsets import (
+    centroid_offsets,
+    group_by_centroid,
+    instance_centroids,
+    pixel_centres,
+)
 from lessons.homework.answers.centroid_offsets import (
     balanced_offset_loss,
     inner_centres,
@@ -15,7 +20,189 @@ from lessons.homework.answers.centroid_offsets import (
 )
 from lessons.kit.homework import Exercise, Homework, mistake
 
-# ---------------------------------------------------------------- 1. inner_centres
+# ---------------------------------------------------------------- your turn: instance_centroids
+
+
+def partitions(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+    """Disjoint masks: one pixel, an empty mask, no mask; wide, high, in parts, up to the edges."""
+    yield (torch.tensor([[[1, 1, 0]], [[0, 0, 1]]]).bool(),)
+    for n, h, w in ((3, 7, 12), (4, 11, 5), (1, 6, 6), (6, 3, 17)):
+        weight = 3 * torch.rand(n + 1, 1, 1, generator=generator)
+        ids = (weight * torch.rand(n + 1, h, w, generator=generator)).argmax(dim=0)
+        ids[-1, -1] = n
+        yield (ids == torch.arange(1, n + 1)[:, None, None],)
+    some = torch.zeros(3, 5, 8, dtype=torch.bool)
+    some[0, 4, 6] = some[2, :2, 1:] = True
+    yield (some,)  # the second is empty
+    yield (some[[0, 2, 1]],)  # the last
+    yield (torch.zeros(0, 4, 7, dtype=torch.bool),)
+    yield (torch.ones(1, 4, 9, dtype=torch.bool),)
+
+
+def box_middles(masks: Tensor) -> Tensor:
+    centres = torch.full((len(masks), 2), torch.nan)
+    for k, mask in enumerate(masks):
+        if mask.any():
+            row, column = mask.nonzero().T
+            centres[k, 0] = (column.min() + column.max() + 1) / 2
+            centres[k, 1] = (row.min() + row.max() + 1) / 2
+    return centres
+
+
+CENTROIDS = Exercise(
+    instance_centroids,
+    partitions,
+    tolerance=1e-4,
+    mistakes=[
+        mistake(
+            "(row, column)",
+            "Your centres are (row, column). Asked for is (x, y): which of the two is the column?",
+        )(lambda masks: instance_centroids(masks).flip(1)),
+        mistake(
+            "half a pixel",
+            "You average the pixels' corners. The first pixel covers 0 to 1: where is its centre?",
+        )(lambda masks: instance_centroids(masks) - 0.5),
+        mistake(
+            "(row, column), from the corners",
+            "Two things: the first number is x, which is the column; and the centre of a pixel is "
+            "half a pixel from its corner.",
+        )(lambda masks: instance_centroids(masks).flip(1) - 0.5),
+        mistake(
+            "the middle of the box",
+            "You go by the outermost pixels. The centroid is the mean of all of them.",
+        )(box_middles),
+        mistake(
+            "an empty mask",
+            "Right, except where a mask is empty: it has no centre, and NaN says so. A place such "
+            "as (0, 0) would be one.",
+        )(lambda masks: instance_centroids(masks).nan_to_num(0)),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: centroid_offsets
+
+
+def small_partitions(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+    """The same, with a first one whose offsets are few enough to be printed."""
+    yield (torch.tensor([[[1, 1], [1, 0]]]).bool(),)
+    yield from partitions(generator)
+
+
+def filled_in(dx: Callable, dy: Callable) -> Callable:
+    """`centroid_offsets` with other fillings, made of (centroids (p, 2), row, column)."""
+
+    def fill(masks):
+        k, row, column = masks.nonzero(as_tuple=True)
+        each, offsets = instance_centroids(masks)[k], torch.zeros(2, *masks.shape[1:])
+        offsets[0, row, column] = dx(each, row, column)
+        offsets[1, row, column] = dy(each, row, column)
+        return offsets, masks.any(dim=0)
+
+    return fill
+
+
+OFFSETS = Exercise(
+    centroid_offsets,
+    small_partitions,
+    tolerance=1e-4,
+    mistakes=[
+        mistake(
+            "away from the centre",
+            "Your arrows point away from the centre. An offset leads from the pixel to C_k.",
+        )(filled_in(lambda c, i, j: j + 0.5 - c[:, 0], lambda c, i, j: i + 0.5 - c[:, 1])),
+        mistake(
+            "dx and dy exchanged",
+            "The right numbers in each other's channel: channel 0 is dx, to the right.",
+        )(filled_in(lambda c, i, j: c[:, 1] - i - 0.5, lambda c, i, j: c[:, 0] - j - 0.5)),
+        mistake(
+            "rows taken for x",
+            "You subtract the row from x. Which of row and column counts to the right?",
+        )(filled_in(lambda c, i, j: c[:, 0] - i - 0.5, lambda c, i, j: c[:, 1] - j - 0.5)),
+        mistake(
+            "from the corners",
+            "Your arrows begin at the pixels' corners: where is the centre of pixel 0?",
+        )(filled_in(lambda c, i, j: c[:, 0] - j, lambda c, i, j: c[:, 1] - i)),
+        mistake(
+            "half a pixel too much",
+            "The half has the wrong sign: the pixel's centre is half a pixel beyond its column.",
+        )(filled_in(lambda c, i, j: c[:, 0] - j + 0.5, lambda c, i, j: c[:, 1] - i + 0.5)),
+        mistake(
+            "the centre itself",
+            "That is the centre C_k, in each of its pixels. An offset is the way to it.",
+        )(filled_in(lambda c, i, j: c[:, 0], lambda c, i, j: c[:, 1])),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: group_by_centroid
+
+
+def votes_and_centres(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Votes everywhere, outside too; ties; one centre, equal centres, no centre; no vote."""
+    yield (
+        torch.tensor([[4.0, 2.0], [0.0, 5.0], [9.0, 1.0]]),
+        torch.tensor([[0.0, 2.0], [6.0, 5.0], [9.0, 2.0]]),
+    )
+    yield torch.tensor([[4.0, 2.0], [8.0, 2.0]]), torch.tensor([[8.0, 2.0], [0.0, 2.0], [8.0, 2.0]])
+    for p, n, spread in ((30, 5, 20.0), (12, 2, 6.0), (50, 9, 30.0), (7, 1, 10.0)):
+        votes = spread * torch.rand(p, 2, generator=generator, dtype=torch.float64) - 2
+        yield votes, spread * torch.rand(n, 2, generator=generator, dtype=torch.float64)
+    yield 9 * torch.rand(6, 2, generator=generator), torch.zeros(0, 2)
+    yield torch.zeros(0, 2), 9 * torch.rand(3, 2, generator=generator)
+    yield torch.zeros(0, 2), torch.zeros(0, 2)
+
+
+def nearest_by(measure: Callable) -> Callable:
+    """`group_by_centroid` with another distance, made of differences (p, n, 2)."""
+
+    def group(votes, centres):
+        if not len(centres):
+            return torch.full((len(votes),), -1)
+        return measure(votes[:, None] - centres).argmin(dim=1)
+
+    return group
+
+
+@mistake(
+    "0 without centres",
+    "Right, except where there is no centre: 0 would be the first one. Asked for is −1.",
+)
+def first_of_none(votes, centres):
+    return group_by_centroid(votes, centres).clamp(min=0)
+
+
+@mistake(
+    "the distance itself",
+    "You return how far the nearest centre is. Asked for is which one it is: its number.",
+)
+def how_far(votes, centres):
+    return torch.cdist(votes, centres).amin(dim=1) if len(centres) else torch.zeros(len(votes))
+
+
+GROUPS = Exercise(
+    group_by_centroid,
+    votes_and_centres,
+    mistakes=[
+        mistake(
+            "|dx| + |dy|",
+            "You add |dx| and |dy|: that is the way of a taxi. ‖·‖ is the straight line.",
+        )(nearest_by(lambda d: d.abs().sum(dim=2))),
+        mistake(
+            "the larger of |dx| and |dy|",
+            "You take the larger of |dx| and |dy|. ‖·‖ is the straight line.",
+        )(nearest_by(lambda d: d.abs().amax(dim=2))),
+        mistake("x alone", "You look at x alone: a distance needs both numbers.")(
+            nearest_by(lambda d: d[..., 0].abs())
+        ),
+        mistake(
+            "differences with their sign",
+            "You add the differences as they are: centres far to the right and below seem nearest.",
+        )(nearest_by(lambda d: d.sum(dim=2))),
+        first_of_none,
+        how_far,
+    ],
+)
+
+# ---------------------------------------------------------------- homework 1. inner_centres
 
 
 def shapes(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
@@ -158,7 +345,7 @@ INNER = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 2. turn_offsets
+# ---------------------------------------------------------------- homework 2. turn_offsets
 
 
 def fields(generator: torch.Generator) -> Iterator[tuple[Tensor, bool, int]]:
@@ -272,7 +459,7 @@ TURN = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 3. balanced_offset_loss
+# ---------------------------------------------------------------- homework 3. balanced_offset_loss
 
 
 def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, list[Tensor]]]:
@@ -415,7 +602,7 @@ BALANCED = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 4. mean_shift
+# ---------------------------------------------------------------- homework 4. mean_shift
 
 
 def clouds(generator: torch.Generator) -> Iterator[tuple[Tensor, float, int]]:
@@ -536,5 +723,9 @@ SHIFT = Exercise(
     ],
 )
 
-homework = Homework("Homework 06: votes and vectors", [INNER, TURN, BALANCED, SHIFT])
-check, score_board = homework.check, homework.score_board
+homework = Homework(
+    "Homework 06: votes and vectors",
+    [INNER, TURN, BALANCED, SHIFT],
+    turns=[CENTROIDS, OFFSETS, GROUPS],
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns
