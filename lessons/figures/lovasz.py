@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+from mpl_toolkits.mplot3d.proj3d import proj_transform
 from torch import Tensor
 
 from lessons.kit.data import Category, Segments
 from lessons.kit.draw import INK, PALE, PALETTE, captioned, draw_segments
 
-OBJECT, GROUND, SKY, PURPLE = PALETTE[0], PALETTE[4], PALETTE[1], PALETTE[3]
+OBJECT, GROUND, SKY = PALETTE[0], PALETTE[4], PALETTE[1]
 LETTERS = "abcdefgh"
 LOSSES = (("s-", GROUND), ("^--", SKY), ("D-.", PALETTE[6]), ("o-", OBJECT))
 
@@ -93,8 +94,9 @@ def two_pixels(
             ax.text(i, j, float(value) + lift, value, ha="center", weight="bold", zorder=6)
             flat.plot(i, j, "o", color=OBJECT, ms=7, clip_on=False, zorder=5)
         ax.set(title=title, zlim=(0, 1), xticks=[0, 1], yticks=[0, 1], zticks=[0, 1])
-        ax.set_xlabel("pixel 0", size=9, labelpad=-8)
-        ax.set_ylabel("pixel 1", size=9, labelpad=-8)
+        ax.set(xticklabels=[], yticklabels=[])
+        ax.set_xlabel("pixel 0", size=9, labelpad=-12)
+        ax.set_ylabel("pixel 1", size=9, labelpad=-12)
         ax.view_init(24, -118)
         flat.set(xticks=[0, 1], yticks=[0, 1], xlabel="error of pixel 0", ylabel="of pixel 1")
         flat.grid(False)
@@ -107,29 +109,42 @@ def two_pixels(
     )
 
 
+# Where the number of each corner of the cube stands beside it, in points.
+BESIDE = {
+    (0, 0, 0): (-9, -4),
+    (1, 0, 0): (0, -13),
+    (0, 1, 0): (-10, 4),
+    (1, 1, 0): (10, -5),
+    (0, 0, 1): (-13, 0),
+    (1, 0, 1): (11, -11),
+    (0, 1, 1): (0, 5),
+    (1, 1, 1): (8, 2),
+}
+
+
 def six_orders(walks: Mapping[tuple[int, ...], Sequence[Fraction]]) -> captioned:
     """The piece of the cube that each order of three pixels owns, and J at its four corners."""
-    figure = plt.figure(figsize=(8.4, 5.4))
+    figure = plt.figure(figsize=(8, 5.2))
+    edges = [e for e in combinations(BESIDE, 2) if np.abs(np.subtract(*e)).sum() == 1]
     for k, (order, values) in enumerate(walks.items()):
         ax = figure.add_subplot(2, 3, k + 1, projection="3d", proj_type="ortho")
-        corners = np.zeros((4, 3))
-        for step, pixel in enumerate(order):
-            corners[step + 1 :, pixel] = 1
-        for a, b in combinations(np.ndindex(2, 2, 2), 2):
-            if np.abs(np.subtract(a, b)).sum() == 1:
-                ax.plot(*zip(a, b, strict=True), color=PALE, lw=0.8)
-        faces = [corners[list(face)] for face in combinations(range(4), 3)]
+        corners = [tuple(int(i in order[:step]) for i in range(3)) for step in range(4)]
+        for edge in edges:
+            ax.plot(*zip(*edge, strict=True), color=PALE, lw=0.8)
+        faces = list(combinations(corners, 3))
         ax.add_collection3d(Poly3DCollection(faces, fc=SKY, ec="none", alpha=0.35))
-        ax.plot(*corners.T, "o-", color=OBJECT, lw=2.4, ms=5)
-        for corner, value in zip(corners, values, strict=True):
-            ax.text(*(0.5 + 1.32 * (corner - 0.5)), value, weight="bold", ha="center", va="center")
-        title = "$" + r" \geq ".join(f"m_{pixel}" for pixel in order) + "$"
-        ax.set_title(title, loc="center", y=0.97)
+        ax.plot(*zip(*corners, strict=True), "o-", color=OBJECT, lw=2.4, ms=5)
         ax.set(xlim=(0, 1), ylim=(0, 1), zlim=(0, 1))
         ax.set_axis_off()
         ax.view_init(22, -62)
-        ax.set_box_aspect((1, 1, 1), zoom=1.05)
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=0.95, wspace=0, hspace=0.08)
+        ax.set_box_aspect((1, 1, 1), zoom=0.92)
+        for corner, value in zip(corners, values, strict=True):
+            x, y, _ = proj_transform(*corner, ax.get_proj())
+            ax.annotate(str(value), (x, y), BESIDE[corner], textcoords="offset points",
+                        ha="center", weight="bold")  # fmt: skip
+        title = "$" + r" \geq ".join(f"m_{pixel}" for pixel in order) + "$"
+        ax.set_title(title, loc="center", y=1.1)
+    figure.subplots_adjust(left=0, right=1, bottom=0.02, top=0.93, wspace=0, hspace=0.16)
     return captioned(
         figure,
         "Three pixels; pixel 0, whose error grows to the right, is the object, 1 (backwards) and "
@@ -216,7 +231,7 @@ def weights_on_a_mask(
         ax.contour(mask, [0.5], colors=SKY, linewidths=1.4)
         ax.set(title=title, xticks=[], yticks=[], xlim=(42, 92), ylim=(120, 74))
         ax.grid(False)
-        figure.colorbar(shown, ax=ax, shrink=0.85)
+        figure.colorbar(shown, ax=ax, fraction=0.042, pad=0.03)
     return captioned(
         figure,
         "The sheep's outline in blue. Large weights go to large errors, and to pixels of the "
@@ -260,9 +275,8 @@ def by_size(
     """IoU against the object's share of the image: for each title the seeds of each loss."""
     figure, axes = plt.subplots(1, len(ious), figsize=(9.6, 3.4), sharey=True)
     for ax, (title, of_losses) in zip(axes, ious.items(), strict=True):
-        for k, ((name, each), (style, color)) in enumerate(
-            zip(of_losses.items(), LOSSES, strict=True)
-        ):
+        for k, (name, each) in enumerate(of_losses.items()):
+            style, color = LOSSES[k]
             x = np.arange(len(shares)) + 0.08 * (k - 1.5)
             ax.plot(x, each.mean(1), style, color=color, label=name, ms=6)
             ax.plot(x + 0.03, each, ".", color=color, ms=4, alpha=0.7)
@@ -271,7 +285,7 @@ def by_size(
     axes[0].set_ylabel("IoU on held-out images")
     axes[0].legend(loc="lower left")
     figure.tight_layout()
-    seeds = next(iter(axes_of.shape[1] for axes_of in next(iter(ious.values())).values()))
+    seeds = each.shape[1]
     return captioned(
         figure,
         f"IoU against the size of the object. Lines: the mean of {seeds} seeds; dots: each seed.",

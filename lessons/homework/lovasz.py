@@ -63,23 +63,41 @@ def jaccard_of_nothing(wrong, labels):
     return M.sum(1) / (M + Y).clamp(max=1).sum(1)
 
 
-@mistake(
+twice = mistake(
     "missed pixels counted twice",
     "Your union counts the missed pixels twice: they are in M and in Y.",
 )
+
+
+@twice
 def jaccard_without_overlap(wrong, labels):
     M, Y = rows(wrong, labels)
     return M.sum(1) / (M.sum(1) + Y.sum(1)).clamp(min=1)
 
 
-@mistake(
+@twice
+def jaccard_without_overlap_of_nothing(wrong, labels):
+    M, Y = rows(wrong, labels)
+    return M.sum(1) / (M + Y).sum(1)
+
+
+painted = mistake(
     "M taken for the prediction",
     "You compare M with Y as if it were the painted mask. It is the set of pixels that are "
-    "*wrong*: when it is empty, the loss is 0.",
+    "*wrong*: all of it counts, and when it is empty, the loss is 0.",
 )
+
+
+@painted
 def jaccard_of_overlap(wrong, labels):
     M, Y = rows(wrong, labels)
     return 1 - (M * Y).sum(1) / (M + Y).clamp(max=1).sum(1).clamp(min=1)
+
+
+@painted
+def jaccard_of_missed_pixels(wrong, labels):
+    M, Y = rows(wrong, labels)
+    return (M * Y).sum(1) / (M + Y).clamp(max=1).sum(1).clamp(min=1)
 
 
 @mistake(
@@ -106,7 +124,9 @@ JACCARD = Exercise(
     mistakes=[
         jaccard_of_nothing,
         jaccard_without_overlap,
+        jaccard_without_overlap_of_nothing,
         jaccard_of_overlap,
+        jaccard_of_missed_pixels,
         jaccard_is_iou,
         jaccard_of_all_pixels,
     ],
@@ -173,25 +193,67 @@ def gradient_without_first(labels):
     return torch.cat([torch.zeros_like(values[:, :1]), values.diff(dim=1)], 1)
 
 
-@mistake(
+nobody = mistake(
     "a row without an object",
     "Right for every row with an object. Without one the first painted pixel costs everything, "
     "J = 1, and the others nothing.",
 )
+
+
+@nobody
 def gradient_of_nobody(labels):
     return two_kinds(labels, lambda I, U: 1 / U, share, nobody=False)  # noqa: E741
 
 
-@mistake(
-    "the union one step late",
-    "Your steps of object pixels are right, those of the ground too large: a painted pixel "
-    "enlarges the union, so U + 1 stands below it.",
+@nobody
+def gradient_of_nobody_by_zero(labels):
+    return two_kinds(labels, lambda I, U: 1 / U, lambda I, U: I / (U - 1) / U, nobody=False)  # noqa: E741
+
+
+shifted = mistake(
+    "the union before and after",
+    "Your steps of object pixels are right, those of the ground not: they need the IoU before the "
+    "step, I / (U − 1), and the union after it, U, if U is what I + k gives.",
 )
+
+
+@shifted
 def gradient_of_the_union_before(labels):
     def ground(I, U):  # noqa: E741
         return I / (U - 1).clamp(min=1) / (U - 1).clamp(min=1)
 
     return two_kinds(labels, lambda I, U: 1 / U, ground)  # noqa: E741
+
+
+@shifted
+def gradient_of_the_union_after(labels):
+    return two_kinds(labels, lambda I, U: 1 / U, lambda I, U: I / U / (U + 1))  # noqa: E741
+
+
+@shifted
+def gradient_of_the_union_after_without_nobody(labels):
+    return two_kinds(labels, lambda I, U: 1 / U, lambda I, U: I / U / (U + 1), nobody=False)  # noqa: E741
+
+
+@mistake(
+    "the IoU itself",
+    "A step of the ground is the IoU before it, divided by the union after it. You forgot to "
+    "divide.",
+)
+def gradient_is_the_iou(labels):
+    return two_kinds(labels, lambda I, U: 1 / U, lambda I, U: I / U, nobody=False)  # noqa: E741
+
+
+@mistake(
+    "one object for all rows",
+    "Right for a single row. You count the pixels of all objects together: each row has an object "
+    "of its own.",
+)
+def gradient_of_all_rows(labels):
+    labels = labels.to(torch.promote_types(labels.dtype, torch.float32))
+    right = labels.sum() - labels.cumsum(1)
+    k = torch.arange(1, labels.shape[1] + 1).to(labels)
+    return (k / (right + k)).diff(dim=1, prepend=labels.new_zeros(len(labels), 1))
 
 
 @mistake(
@@ -238,7 +300,12 @@ GRADIENT = Exercise(
         gradient_is_the_loss,
         gradient_without_first,
         gradient_of_nobody,
+        gradient_of_nobody_by_zero,
         gradient_of_the_union_before,
+        gradient_of_the_union_after,
+        gradient_of_the_union_after_without_nobody,
+        gradient_is_the_iou,
+        gradient_of_all_rows,
         gradient_of_one_kind,
         gradient_exchanged,
         gradient_of_the_whole_object,
