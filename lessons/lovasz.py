@@ -15,6 +15,17 @@ from lessons.kit.data.checks import checked
 ZeroOne = Bool[Tensor, "n *size"] | Integer[Tensor, "n *size"] | Float[Tensor, "n *size"]
 
 
+def zeros_and_ones(name: str, values: ZeroOne, like: Tensor) -> Float[Tensor, "n p"]:
+    """Values as a row of 0.0 and 1.0 for each mask, in the precision of `like`, at least float32.
+
+    Raises ValueError where they are neither 0 nor 1.
+    """
+    if values.dtype != torch.bool and not ((values == 0) | (values == 1)).all():
+        raise ValueError(f"{name} must be 0 or 1 everywhere")
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return values.to(dtype)[..., None].flatten(1)  # None: also masks of one value each, (n,)
+
+
 @checked
 def jaccard_loss(wrong: ZeroOne, labels: ZeroOne) -> Float[Tensor, "n"]:
     """J(M) = |M| / |Y ∪ M|: 1 − IoU of masks that are wrong in these pixels and in no others.
@@ -25,18 +36,8 @@ def jaccard_loss(wrong: ZeroOne, labels: ZeroOne) -> Float[Tensor, "n"]:
     """
     M = zeros_and_ones("wrong", wrong, wrong)
     Y = zeros_and_ones("labels", labels, wrong)
-    return M.sum(1) / (M + Y).clamp(max=1).sum(1).clamp(min=1)
-
-
-def zeros_and_ones(name: str, values: ZeroOne, like: Tensor) -> Float[Tensor, "n p"]:
-    """Values as a row of 0.0 and 1.0 for each mask, in the precision of `like`, at least float32.
-
-    Raises ValueError where they are neither 0 nor 1.
-    """
-    if values.dtype != torch.bool and not ((values == 0) | (values == 1)).all():
-        raise ValueError(f"{name} must be 0 or 1 everywhere")
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    return values.to(dtype)[..., None].flatten(1)  # None: also masks of one value each, (n,)
+    union = (M + Y).clamp(max=1).sum(1)
+    return M.sum(1) / union.clamp(min=1)
 
 
 @checked
@@ -61,6 +62,15 @@ def lovasz_gradient(
     return steps
 
 
+def largest_first(errors: Float[Tensor, "n p"]) -> Integer[Tensor, "n p"]:
+    """The order in which each row falls. No entry may be negative.
+
+    The bits of such floats, read as integers, have the same order and are sorted faster.
+    """
+    bits = torch.int64 if errors.dtype == torch.float64 else torch.int32
+    return errors.view(bits).argsort(dim=1, descending=True)
+
+
 @checked
 def lovasz_hinge(logits: Float[Tensor, "n *size"], labels: ZeroOne) -> Float[Tensor, "n"]:
     """The Lovász hinge of each mask, a convex surrogate of 1 − IoU (Yu and Blaschko 2015).
@@ -80,12 +90,3 @@ def lovasz_hinge(logits: Float[Tensor, "n *size"], labels: ZeroOne) -> Float[Ten
         steps = lovasz_gradient(y.gather(1, order))
         weights = torch.empty_like(errors).scatter_(1, order, steps)
     return (errors * weights).sum(1)
-
-
-def largest_first(errors: Float[Tensor, "n p"]) -> Integer[Tensor, "n p"]:
-    """The order in which each row falls. No entry may be negative.
-
-    The bits of such floats, read as integers, have the same order and are sorted faster.
-    """
-    bits = torch.int64 if errors.dtype == torch.float64 else torch.int32
-    return errors.view(bits).argsort(dim=1, descending=True)

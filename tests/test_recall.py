@@ -32,6 +32,7 @@ from lessons.kit.homework import parts, questions
 from lessons.kit.homework import recall as recalling
 from lessons.kit.homework.recall import picture_of, questions_for, recall
 from lessons.kit.notebooks.recalling import unanswered
+from lessons.lovasz import lovasz_hinge
 from lessons.mask_rcnn import mask_loss, paste_masks
 from lessons.panoptic_quality import class_quality, is_match, match_segments
 from lessons.region_proposals import BACKGROUND, NEITHER, match_boxes, sample_boxes
@@ -195,6 +196,24 @@ def one_peak():
     return 2
 
 
+def three_errors():
+    errors, labels = torch.tensor([[0.5, 1.0, 0.25]]), torch.tensor([[1, 0, 0]])
+    return lovasz_hinge((1 - errors) * (2 * labels - 1), labels).item()
+
+
+def one_row():
+    panels = ALL["one-row"].panel
+    logits = 2 * torch.tensor([panel["grid"] for panel in panels]).float() - 1
+    labels = torch.zeros_like(logits)
+    for label, panel in zip(labels, panels, strict=True):
+        x0, y0, x1, y1 = panel["boxes"][0]
+        label[y0:y1, x0:x1] = 1
+    assert lovasz_hinge(logits, labels).tolist() == [0, 2]
+    assert lovasz_hinge(logits.view(1, -1), labels.view(1, -1)).item() == pytest.approx(2 / 33)
+    assert lovasz_hinge(logits, 1 - labels)[0] > 1
+    return 2
+
+
 COMPUTED = {
     "patches-of-a-map": patches_of_a_map,
     "patches-against-truth": patches_against_truth,
@@ -214,6 +233,8 @@ COMPUTED = {
     "a-price-list": a_price_list,
     "an-offset": an_offset,
     "one-peak": one_peak,
+    "three-errors": three_errors,
+    "one-row": one_row,
 }
 
 
@@ -255,6 +276,10 @@ def test_the_lines_do_what_the_lessons_do():
     votes, centres = (9 * torch.rand(n, 2, generator=generator) for n in (30, 5))
     nearest = ALL["nearest-centre"].exercise().reference(votes, centres)
     assert torch.equal(nearest, group_by_centroid(votes, centres))
+    errors, labels = torch.rand(1, 9, generator=generator), torch.arange(9)[None] % 3 == 0
+    extension = ALL["after-k-pixels"].exercise().reference(errors[0], labels[0].float())
+    hinge = lovasz_hinge((1 - errors) * (2 * labels.float() - 1), labels)
+    assert extension.item() == pytest.approx(hinge.item(), abs=1e-6)
 
 
 OTHER = {
@@ -281,6 +306,10 @@ OTHER = {
     "nearest-centre": [
         "group = difference.square().sum(2).min(1).indices",
         "group = torch.linalg.vector_norm(difference, dim=-1).argmin(1)",
+    ],
+    "after-k-pixels": [
+        "jaccard = 1 - right / (right + wrong)",
+        "union = right + wrong\njaccard = wrong / union",
     ],
     "paste": [
         "place = m * (centres - start) / (end - start) - 1 / 2",

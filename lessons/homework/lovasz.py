@@ -1,4 +1,4 @@
-"""Homework 07: the exercises on the Lovász hinge, and the mistakes that are known by name."""
+"""Lesson 07 and its homework: turns and exercises on the Lovász hinge, and the known mistakes."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,7 +12,7 @@ from lessons.homework.answers.lovasz import (
     void_hinge,
 )
 from lessons.kit.homework import Exercise, Homework, mistake
-from lessons.lovasz import jaccard_loss, lovasz_gradient, lovasz_hinge
+from lessons.lovasz import jaccard_loss, lovasz_gradient, lovasz_hinge, zeros_and_ones
 
 
 def with_gradient(function: Callable, first: Tensor, *others: Tensor) -> dict[str, Tensor]:
@@ -25,6 +25,418 @@ def with_gradient(function: Callable, first: Tensor, *others: Tensor) -> dict[st
         gradient = gradient if found is None else found
     return {"loss": value, "gradient": gradient}
 
+
+# ---------------------------------------------------------------- your turn: jaccard_loss
+
+
+def sets_of_pixels(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some pixels wrong, none, all; no object and nothing else; all types; images; no masks."""
+    wrong = torch.tensor([[False, True, True, False, False, False]])
+    yield wrong, torch.tensor([[True, True, False, True, False, False]])
+    for shape, much, share, dtype in (
+        ((4, 9), 0.4, 0.5, torch.bool),
+        ((3, 4, 5), 0.2, 0.3, torch.int64),
+        ((2, 12), 0.5, 0.2, torch.float64),
+        ((3, 7), 0.0, 0.5, torch.float32),
+        ((2, 7), 0.0, 0.0, torch.bool),
+        ((2, 7), 0.5, 0.0, torch.float32),
+        ((2, 6), 1.0, 0.5, torch.bool),
+        ((5,), 0.5, 0.5, torch.bool),
+        ((0, 4), 0.5, 0.5, torch.bool),
+    ):
+        both = torch.rand(2, *shape, generator=generator)
+        yield (both[0] < much).to(dtype), (both[1] < share).to(dtype)
+
+
+def rows(wrong: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """M and Y of `jaccard_loss`."""
+    return zeros_and_ones("wrong", wrong, wrong), zeros_and_ones("labels", labels, wrong)
+
+
+@mistake(
+    "0 / 0",
+    "Right, except where there is no object and nothing is wrong: that is 0 / 0. What is J of "
+    "the empty set?",
+)
+def jaccard_of_nothing(wrong, labels):
+    M, Y = rows(wrong, labels)
+    return M.sum(1) / (M + Y).clamp(max=1).sum(1)
+
+
+twice = mistake(
+    "missed pixels counted twice",
+    "Your union counts the missed pixels twice: they are in M and in Y.",
+)
+
+
+@twice
+def jaccard_without_overlap(wrong, labels):
+    M, Y = rows(wrong, labels)
+    return M.sum(1) / (M.sum(1) + Y.sum(1)).clamp(min=1)
+
+
+@twice
+def jaccard_without_overlap_of_nothing(wrong, labels):
+    M, Y = rows(wrong, labels)
+    return M.sum(1) / (M + Y).sum(1)
+
+
+painted = mistake(
+    "M taken for the prediction",
+    "You compare M with Y as if it were the painted mask. It is the set of pixels that are "
+    "*wrong*: all of it counts, and when it is empty, the loss is 0.",
+)
+
+
+@painted
+def jaccard_of_overlap(wrong, labels):
+    M, Y = rows(wrong, labels)
+    return 1 - (M * Y).sum(1) / (M + Y).clamp(max=1).sum(1).clamp(min=1)
+
+
+@painted
+def jaccard_of_missed_pixels(wrong, labels):
+    M, Y = rows(wrong, labels)
+    return (M * Y).sum(1) / (M + Y).clamp(max=1).sum(1).clamp(min=1)
+
+
+@mistake(
+    "the IoU, not the loss",
+    "That is the IoU. The loss is 1 less it: 0 when nothing is wrong.",
+)
+def jaccard_is_iou(wrong, labels):
+    return 1 - jaccard_loss(wrong, labels)
+
+
+@mistake(
+    "the share of wrong pixels",
+    "You divide by all pixels: that is how cross-entropy counts. Over which pixels does the "
+    "Jaccard loss go?",
+)
+def jaccard_of_all_pixels(wrong, labels):
+    M, _ = rows(wrong, labels)
+    return M.sum(1) / max(M.shape[1], 1)
+
+
+JACCARD = Exercise(
+    jaccard_loss,
+    sets_of_pixels,
+    mistakes=[
+        jaccard_of_nothing,
+        jaccard_without_overlap,
+        jaccard_without_overlap_of_nothing,
+        jaccard_of_overlap,
+        jaccard_of_missed_pixels,
+        jaccard_is_iou,
+        jaccard_of_all_pixels,
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: lovasz_gradient
+
+
+def labels_in_order(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+    """Rows of all kinds; no object, everything, one pixel, no pixels, no rows; all types."""
+    yield (torch.tensor([[1.0, 0.0, 1.0]]),)
+    yield (torch.tensor([[0, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]),)
+    for n, p, share, dtype in (
+        (4, 7, 0.5, torch.bool),
+        (3, 30, 0.2, torch.float32),
+        (2, 12, 0.8, torch.float64),
+        (2, 6, 0.0, torch.float32),
+        (2, 6, 1.0, torch.int32),
+        (3, 1, 0.5, torch.float32),
+        (2, 0, 0.5, torch.float32),
+        (0, 5, 0.5, torch.bool),
+    ):
+        yield ((torch.rand(n, p, generator=generator) < share).to(dtype),)
+
+
+def jaccard_after(labels: Tensor) -> Tensor:
+    """The Jaccard loss after each pixel."""
+    labels = labels.to(torch.promote_types(labels.dtype, torch.float32))
+    k = torch.arange(1, labels.shape[1] + 1).to(labels)
+    right = labels.sum(1, keepdim=True) - labels.cumsum(1)
+    return k / (right + k)
+
+
+def two_kinds(labels: Tensor, of_object: Callable, of_ground: Callable, nobody=True) -> Tensor:
+    """The steps, with other values for the two kinds; both get I and U after the step."""
+    labels = labels.to(torch.promote_types(labels.dtype, torch.float32))
+    count = labels.sum(1, keepdim=True)
+    I = count - labels.cumsum(1)  # noqa: E741 - the lesson's letter
+    U = I + torch.arange(1, labels.shape[1] + 1).to(labels)
+    steps = torch.where(labels == 1, of_object(I, U), of_ground(I, U))
+    if nobody:
+        steps[:, :1] += count == 0
+    return steps
+
+
+def share(I, U):  # noqa: E741
+    return I / (U - 1).clamp(min=1) / U
+
+
+@mistake(
+    "the loss, not its steps",
+    "These are the values of J after each pixel. By how much did it *rise*?",
+)
+def gradient_is_the_loss(labels):
+    return jaccard_after(labels)
+
+
+@mistake(
+    "the first step is missing",
+    "Right except for the first pixel: from which value does J start?",
+)
+def gradient_without_first(labels):
+    values = jaccard_after(labels)
+    return torch.cat([torch.zeros_like(values[:, :1]), values.diff(dim=1)], 1)
+
+
+nobody = mistake(
+    "a row without an object",
+    "Right for every row with an object. Without one the first painted pixel costs everything, "
+    "J = 1, and the others nothing.",
+)
+
+
+@nobody
+def gradient_of_nobody(labels):
+    return two_kinds(labels, lambda I, U: 1 / U, share, nobody=False)  # noqa: E741
+
+
+@nobody
+def gradient_of_nobody_by_zero(labels):
+    return two_kinds(labels, lambda I, U: 1 / U, lambda I, U: I / (U - 1) / U, nobody=False)  # noqa: E741
+
+
+shifted = mistake(
+    "the union before and after",
+    "Your steps of object pixels are right, those of the ground not: they need the IoU before the "
+    "step, I / (U − 1), and the union after it, U, if U is what I + k gives.",
+)
+
+
+@shifted
+def gradient_of_the_union_before(labels):
+    def ground(I, U):  # noqa: E741
+        return I / (U - 1).clamp(min=1) / (U - 1).clamp(min=1)
+
+    return two_kinds(labels, lambda I, U: 1 / U, ground)  # noqa: E741
+
+
+@shifted
+def gradient_of_the_union_after(labels):
+    return two_kinds(labels, lambda I, U: 1 / U, lambda I, U: I / U / (U + 1))  # noqa: E741
+
+
+@shifted
+def gradient_of_the_union_after_without_nobody(labels):
+    return two_kinds(labels, lambda I, U: 1 / U, lambda I, U: I / U / (U + 1), nobody=False)  # noqa: E741
+
+
+@mistake(
+    "the IoU itself",
+    "A step of the ground is the IoU before it, divided by the union after it. You forgot to "
+    "divide.",
+)
+def gradient_is_the_iou(labels):
+    return two_kinds(labels, lambda I, U: 1 / U, lambda I, U: I / U, nobody=False)  # noqa: E741
+
+
+@mistake(
+    "one object for all rows",
+    "Right for a single row. You count the pixels of all objects together: each row has an object "
+    "of its own.",
+)
+def gradient_of_all_rows(labels):
+    labels = labels.to(torch.promote_types(labels.dtype, torch.float32))
+    right = labels.sum() - labels.cumsum(1)
+    k = torch.arange(1, labels.shape[1] + 1).to(labels)
+    return (k / (right + k)).diff(dim=1, prepend=labels.new_zeros(len(labels), 1))
+
+
+@mistake(
+    "the ground weighs as the object",
+    "You give both kinds the step of an object pixel. What is a step of the ground multiplied by?",
+)
+def gradient_of_one_kind(labels):
+    return two_kinds(labels, lambda I, U: 1 / U, lambda I, U: 1 / U, nobody=False)  # noqa: E741
+
+
+@mistake(
+    "the two kinds exchanged",
+    "You give the object's pixels the step of the ground, and the ground's that of the object.",
+)
+def gradient_exchanged(labels):
+    return two_kinds(labels, share, lambda I, U: 1 / U, nobody=False)  # noqa: E741
+
+
+@mistake(
+    "the object never shrinks",
+    "Your I is the whole object all the time. How many of its pixels are wrong after k steps?",
+)
+def gradient_of_the_whole_object(labels):
+    labels = labels.to(torch.promote_types(labels.dtype, torch.float32))
+    count = labels.sum(1, keepdim=True)
+    U = count + torch.arange(1, labels.shape[1] + 1).to(labels)
+    steps = torch.where(labels == 1, 1, count / (U - 1).clamp(min=1)) / U
+    steps[:, :1] += count == 0
+    return steps
+
+
+@mistake(
+    "from the end",
+    "You begin with the last pixel of the row. The first in the row goes wrong first.",
+)
+def gradient_from_the_end(labels):
+    return lovasz_gradient(labels.flip(1)).flip(1)
+
+
+GRADIENT = Exercise(
+    lovasz_gradient,
+    labels_in_order,
+    mistakes=[
+        gradient_is_the_loss,
+        gradient_without_first,
+        gradient_of_nobody,
+        gradient_of_nobody_by_zero,
+        gradient_of_the_union_before,
+        gradient_of_the_union_after,
+        gradient_of_the_union_after_without_nobody,
+        gradient_is_the_iou,
+        gradient_of_all_rows,
+        gradient_of_one_kind,
+        gradient_exchanged,
+        gradient_of_the_whole_object,
+        gradient_from_the_end,
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: lovasz_hinge
+
+
+def logits_of_masks(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """All errors different; images; no object, all object, far beyond the margin; no masks."""
+    yield torch.tensor([[0.5, 0.0, -0.6]]), torch.tensor([[1, 0, 0]])
+    for shape, scale, share, dtype in (
+        ((3, 8), 1.0, 0.5, torch.float32),
+        ((2, 4, 5), 0.5, 0.3, torch.float64),
+        ((4, 10), 3.0, 0.4, torch.float32),
+        ((2, 6), 1.0, 0.0, torch.float32),
+        ((2, 6), 1.0, 1.0, torch.float64),
+        ((3,), 1.0, 0.5, torch.float32),
+        ((0, 6), 1.0, 0.5, torch.float32),
+    ):
+        logits = scale * torch.randn(shape, generator=generator, dtype=dtype)
+        yield logits, torch.rand(shape, generator=generator) < share
+
+
+def hinged(
+    logits, labels, error=None, order=None, sort_labels=True, sort_errors=True, total=torch.sum
+):
+    """`lovasz_hinge` with parts replaced."""
+    y = zeros_and_ones("labels", labels, logits)
+    F = logits[..., None].flatten(1).to(y.dtype)
+    errors = (1 - F * (2 * y - 1)).relu() if error is None else error(F, y)
+    falls = errors.argsort(dim=1, descending=True) if order is None else order(errors)
+    weights = lovasz_gradient(y.gather(1, falls) if sort_labels else y)
+    return total((errors.gather(1, falls) if sort_errors else errors) * weights, 1)
+
+
+@mistake(
+    "sorted the wrong way round",
+    "The smallest error comes first in yours. Which pixel should go wrong first? (`sort` rises "
+    "unless it is told to fall.)",
+)
+def hinge_rising(logits, labels):
+    return hinged(logits, labels, order=lambda errors: errors.argsort(dim=1))
+
+
+@mistake(
+    "no relu",
+    "A pixel that is right by more than the margin has a negative error in yours: its error is 0.",
+)
+def hinge_without_relu(logits, labels):
+    return hinged(logits, labels, error=lambda F, y: 1 - F * (2 * y - 1))
+
+
+@mistake(
+    "labels of 0 and 1 in the hinge",
+    "A ground pixel has an error of 1 in yours, whatever its logit is. The hinge multiplies F by "
+    "+1 or −1: make these of 1 and 0.",
+)
+def hinge_of_zeros_and_ones(logits, labels):
+    return hinged(logits, labels, error=lambda F, y: (1 - F * y).relu())
+
+
+@mistake(
+    "the hinge turned round",
+    "Your error is large where the logit is right. Which sign has F (2y − 1) at a pixel that is "
+    "right?",
+)
+def hinge_turned(logits, labels):
+    return hinged(logits, labels, error=lambda F, y: (1 + F * (2 * y - 1)).relu())
+
+
+@mistake(
+    "no margin",
+    "A pixel that is barely right has no error in yours. The hinge asks for a margin of 1.",
+)
+def hinge_without_margin(logits, labels):
+    return hinged(logits, labels, error=lambda F, y: (-F * (2 * y - 1)).relu())
+
+
+@mistake(
+    "the labels stay behind",
+    "The errors are sorted, the labels are not. lovasz_gradient wants the labels in the order in "
+    "which the pixels go wrong.",
+)
+def hinge_labels_stay(logits, labels):
+    return hinged(logits, labels, sort_labels=False)
+
+
+@mistake(
+    "the errors stay behind",
+    "Your steps stand in the new order, largest error first. To which pixel does the first step "
+    "belong, and which error do you multiply it by?",
+)
+def hinge_errors_stay(logits, labels):
+    return hinged(logits, labels, sort_errors=False)
+
+
+@mistake(
+    "the mean over the pixels",
+    "You take the mean over the pixels. The steps sum to 1 already: the loss is the sum.",
+)
+def hinge_mean(logits, labels):
+    return hinged(logits, labels, total=torch.mean)
+
+
+@mistake(
+    "no gradient arrives",
+    "The values are right, and no gradient reaches the logits: only the steps may be without one.",
+)
+def hinge_detached(logits, labels):
+    return hinged(logits.detach(), labels)
+
+
+HINGE = Exercise(
+    lovasz_hinge,
+    logits_of_masks,
+    call=with_gradient,
+    mistakes=[
+        hinge_rising,
+        hinge_without_relu,
+        hinge_of_zeros_and_ones,
+        hinge_turned,
+        hinge_without_margin,
+        hinge_labels_stay,
+        hinge_errors_stay,
+        hinge_mean,
+        hinge_detached,
+    ],
+)
 
 # ---------------------------------------------------------------- 1. lovasz_softmax
 
@@ -622,5 +1034,9 @@ DICE = Exercise(
     ],
 )
 
-homework = Homework("Homework 07: the Lovász hinge", [SOFTMAX, LAYERS, VOID, DICE])
-check, score_board = homework.check, homework.score_board
+homework = Homework(
+    "Homework 07: the Lovász hinge",
+    [SOFTMAX, LAYERS, VOID, DICE],
+    turns=[JACCARD, GRADIENT, HINGE],
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns
