@@ -16,9 +16,9 @@ from torch import Tensor
 from lessons.kit.data import VOID, Category, Sample, Segments
 from lessons.kit.draw import captioned, draw_curves, draw_image, draw_panoptic, draw_segments
 
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+BLUE, ORANGE, PINK = "#0072B2", "#D55E00", "#CC79A7"
 GREY = (0.6, 0.6, 0.6)
-OWNERS = (ORANGE, BLUE, GREEN, PINK)
+OWNERS = (ORANGE, "#5D3A9B", "#332211", PINK)  # none is the colour of a class of stuff
 Map = Integer[Tensor, "h w"]
 
 
@@ -117,7 +117,7 @@ def toy(
         sides = (x + inset, y + inset), w - 2 * inset, h - 2 * inset
         axes[0].add_patch(plt.Rectangle(*sides, fc=OWNERS[k], alpha=0.18))
         axes[0].add_patch(plt.Rectangle(*sides, fill=False, **look))
-        at = (x + w - 0.15, y + h - 0.15) if k else (x + 0.2, y + 0.75)
+        at = (x + w - 0.2, y + h - 0.2) if k else (x + 0.15, y + 0.5)
         aside = {"ha": "right" if k else "left", "va": "bottom" if k else "center"}
         axes[0].text(*at, f"{score:.1f}", color=OWNERS[k], size=8, **aside)
     axes[0].set_title("four instances, their scores")
@@ -130,6 +130,8 @@ def toy(
         axes[2].imshow(owned)
         axes[2].set_title("who owns what; black: void")
     for ax, shift in zip(axes, (0, -0.5, -0.5), strict=False):
+        ax.hlines([i + shift for i in range(height + 1)], shift, width + shift, "#BBBBBB", lw=0.5)
+        ax.vlines([j + shift for j in range(width + 1)], shift, height + shift, "#BBBBBB", lw=0.5)
         ax.set(xlim=(shift, width + shift), ylim=(height + shift, shift), aspect="equal")
         ax.axis("off")
     figure.tight_layout()
@@ -213,7 +215,7 @@ def losses(history: Sequence[Mapping], title: str) -> captioned:
     curves = {term: (at, [row[term] for row in history]) for term in terms}
     return captioned(
         draw_curves(curves, xlabel="step", ylabel="loss", title=title).figure,
-        "Five of the six losses, without that of the proposals' boxes; `semantic` with its weight.",
+        "Five of the six losses, without the proposals' boxes; the semantic one with its weight.",
     )
 
 
@@ -224,7 +226,7 @@ def answers(
     kinds: Sequence[Category],
 ) -> captioned:
     """Scenes by name, their truth, and what a model says of them."""
-    figure, axes = plt.subplots(3, len(samples), figsize=(8.8, 6.9))
+    figure, axes = plt.subplots(3, len(samples), figsize=(6.6, 6.9))
     for column, (name, each), answer, own in zip(axes.T, samples.items(), said, pq, strict=True):
         draw_image(each.image, title=name, ax=column[0])
         draw_panoptic(each.segments, kinds, title="truth", ax=column[1])
@@ -257,25 +259,4 @@ def sweeps(
     return captioned(
         figure,
         "PQ on crowded scenes when one threshold of the merge moves; dotted: where it stands.",
-    )
-
-
-def bars(pq: Mapping[str, float], is_thing: Sequence[bool]) -> captioned:
-    """PQ of each category, things and stuff in two colours and hatchings."""
-    figure, ax = plt.subplots(figsize=(9.6, 2.4))
-    drawn = ax.bar(
-        range(len(pq)),
-        list(pq.values()),
-        color=[ORANGE if thing else BLUE for thing in is_thing],
-        edgecolor="white",
-    )
-    for bar, thing in zip(drawn, is_thing, strict=True):
-        bar.set_hatch("" if thing else "///")
-    ax.set_xticks(range(len(pq)), list(pq), rotation=90, size=7)
-    ax.set(ylabel="PQ", ylim=(0, 1), xlim=(-0.8, len(pq) - 0.2))
-    ax.grid(False, axis="x")
-    return captioned(
-        figure,
-        f"PQ of the {len(pq)} categories that occur in ten COCO images, learned by heart: things "
-        "orange, stuff blue and hatched. Those without a bar were never answered.",
     )

@@ -540,21 +540,21 @@ HEAD = Exercise(
 # ---------------------------------------------------------------- your turn: class_iou
 
 
-def tables(generator: torch.Generator) -> Iterator[tuple[np.ndarray]]:
+def tables(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
     """Confusion matrices: void in truth and prediction, classes that do not occur, one class."""
-    yield (np.array([[3, 1, 0], [0, 2, 2], [5, 0, 1]]),)
+    yield (torch.tensor([[3, 1, 0], [0, 2, 2], [5, 0, 1]]),)
     for k in (4, 1, 6):
-        counts = torch.randint(0, 40, (k + 1, k + 1), generator=generator).numpy()
+        counts = torch.randint(0, 40, (k + 1, k + 1), generator=generator)
         yield (counts,)
-    absent = counts.copy()
+    absent = counts.clone()
     absent[2], absent[:, 2] = 0, 0  # nowhere
     absent[4, :] = 0  # only called so
     absent[5, 5] = 0  # never right
     yield (absent,)
-    only_void = absent.copy()
+    only_void = absent.clone()
     only_void[6, 2] = 7  # called so where nothing is asked
     yield (only_void,)
-    yield (np.zeros((3, 3), dtype=np.int64),)
+    yield (torch.zeros(3, 3, dtype=torch.int64),)
 
 
 def iou_with(*, every_row=False, void_is_no_miss=False, twice=False, rows=True, columns=True):
@@ -579,6 +579,7 @@ def zero_for_nothing(counts):
 IOU = Exercise(
     class_iou,
     tables,
+    call=lambda function, counts: function(counts.numpy()),
     mistakes=[
         mistake(
             "void in the truth is judged",
@@ -610,6 +611,8 @@ IOU = Exercise(
 
 def masks_that_overlap(generator: torch.Generator) -> Iterator[tuple]:
     """Equal scores; exactly half taken; exactly at the threshold; empty, equal and no masks."""
+    pair = torch.tensor([[[1, 1, 0]], [[0, 1, 1]]]).bool()
+    yield pair, torch.tensor([0.75, 1.0]), 0.5, 0.5
     row = torch.zeros(3, 1, 4, dtype=torch.bool)
     row[0, 0, :2], row[1, 0, 1:3], row[2, 0, :3] = True, True, True
     yield row, torch.tensor([0.75, 1.0, 0.25]), 0.5, 0.5
@@ -714,10 +717,15 @@ CLAIM = Exercise(
 
 
 def to_merge(generator: torch.Generator) -> Iterator[tuple]:
-    """The inputs of the exercise on stuff first, with other thresholds; limits met exactly."""
-    for masks, labels, scores, semantic, num_things, area in two_answers(generator):
+    """Two answers with the usual thresholds and with others, none (the defaults), limits met."""
+    cases = list(two_answers(generator))
+    masks, labels, scores, semantic, num_things, _ = cases[0]
+    yield Segments(masks, labels, scores), semantic, num_things, 0.5, 0.5, 1
+    for masks, labels, scores, semantic, num_things, area in cases:
         yield Segments(masks, labels, scores), semantic, num_things, 0.5, 0.5, area
-    yield Segments(masks, labels, scores), semantic, 3, 0.25, 0.75, 0  # nothing but void
+    for masks, labels, scores, semantic, num_things, area in cases[2:5]:
+        yield Segments(masks, labels, scores), semantic, num_things, 0.1, 0.8, area
+        yield Segments(masks, labels, scores), semantic, num_things, 0.7, 0.2, area
     half = torch.full((4, 6), 3)
     half[:, 2:4], half[:, 4:], half[0, 5] = 0, 5, VOID
     masks = torch.zeros(1, 4, 6, dtype=torch.bool)
@@ -727,25 +735,31 @@ def to_merge(generator: torch.Generator) -> Iterator[tuple]:
         yield one, half, 3, 0.5, 0.5, area
     covered = Segments(half[None] == 3, torch.tensor([1]), torch.tensor([0.75]))
     yield covered, half, 3, 0.5, 0.5, 0  # of 3 nothing is left
+    large = torch.full((64, 129), 3)
+    large[:, 64:128], large[0, 64], large[:, 128] = 4, VOID, 0
+    masks = torch.zeros(4, 64, 129, dtype=torch.bool)
+    masks[0, :40, 128], masks[1, 20:60, 128], masks[2, 30:64, 128] = True, True, True
+    masks[3, 60:, 128] = True
+    scores = torch.tensor([0.8, 0.5, 0.45, 0.3])  # half of the second is taken
+    yield Segments(masks, torch.tensor([0, 1, 2, 2]), scores), large, 3, None, None, None
+    masks[2, 30:, 128], scores = False, torch.tensor([0.8, 0.5, 0.6, 0.3])
+    masks[2, 15:41, 128] = True  # all but one of its pixels are the first one's
+    yield Segments(masks, torch.tensor([0, 1, 2, 2]), scores), large, 3, None, None, None
 
 
 def merged(function, instances, semantic, num_things, score, overlap, area):
-    return function(
-        instances,
-        semantic,
-        num_things=num_things,
-        score_threshold=score,
-        overlap_threshold=overlap,
-        stuff_area=area,
-    )
+    limits = {"score_threshold": score, "overlap_threshold": overlap, "stuff_area": area}
+    given = {name: value for name, value in limits.items() if value is not None}
+    return function(instances, semantic, num_things=num_things, **given)
 
 
 def merge_with(*, void=False, things=False, limit_goes=False, taken_too=False, from_zero=False):
     """`merge_panoptic` with another rule 3."""
 
     def mistaken(
-        instances, semantic, *, num_things, score_threshold, overlap_threshold, stuff_area
-    ):
+        instances, semantic, *, num_things, score_threshold=0.5, overlap_threshold=0.5,
+        stuff_area=4096,
+    ):  # fmt: skip
         free, claimed, kept = claim_pixels(
             instances.masks, instances.scores, score_threshold, overlap_threshold
         )
