@@ -44,6 +44,20 @@ def count_pixels(
     return np.bincount(pairs.ravel(), minlength=side**2).reshape(side, side)
 
 
+@checked
+def class_iou(counts: Int[np.ndarray, "side side"]) -> Float[np.ndarray, "k"]:
+    """The IoU of each class from a confusion matrix whose last row and column are void.
+
+    Row i, column j counts the pixels of class i that were called j. Void in the truth is not
+    judged, void in the prediction is a miss. NaN for a class that neither has.
+    """
+    judged = counts[:-1]
+    hit = judged.diagonal()
+    union = judged.sum(axis=1) + judged[:, :-1].sum(axis=0) - hit
+    with np.errstate(invalid="ignore"):
+        return hit / union
+
+
 def evaluate_semantic(
     predictions: Sequence[Int[Tensor, "_ _"]],
     targets: Sequence[Segments],
@@ -65,15 +79,11 @@ def evaluate_semantic(
             counts += count_pixels(prediction, semantic_map(target), k)
         except ValueError as error:
             raise ValueError(f"image {i}: {error}") from None
-    judged = counts[:k]  # the last row is void in the truth
-    hit = judged.diagonal()
-    union = judged.sum(1) + judged[:, :k].sum(0) - hit
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: a class that does not occur
-        iou, accuracy = hit / union, np.divide(hit.sum(), judged.sum())
-    present = iou[union > 0]
+    iou, judged = class_iou(counts), counts[:k].sum()
+    present = iou[~np.isnan(iou)]
     return {
         "miou": float(present.mean()) if len(present) else float("nan"),
-        "pixel_accuracy": float(accuracy),
+        "pixel_accuracy": counts.diagonal()[:k].sum() / judged if judged else float("nan"),
         "per_class": {c.name: {"iou": float(x)} for c, x in zip(categories, iou, strict=True)},
     }
 
@@ -131,6 +141,31 @@ def semantic_loss(
 
 
 @checked
+def claim_pixels(
+    masks: Bool[Tensor, "n h w"],
+    scores: Float[Tensor, "n"],
+    score_threshold: float,
+    overlap_threshold: float,
+) -> tuple[Bool[np.ndarray, "h w"], list[np.ndarray], list[int]]:
+    """Rules 1 and 2: the pixels that stay free, what each kept mask gets, and which are kept.
+
+    The surest first. Left out are a score below `score_threshold`, a mask of which more than
+    `overlap_threshold` is taken, and one without a free pixel.
+    """
+    order = scores.argsort(descending=True, stable=True).tolist()
+    masks, scores = masks.cpu().numpy(), scores.tolist()
+    free, claimed, kept = np.ones(masks.shape[1:], dtype=bool), [], []
+    for k in order:
+        visible = masks[k] & free
+        area, left = np.count_nonzero(masks[k]), np.count_nonzero(visible)
+        if scores[k] >= score_threshold and left and (area - left) / area <= overlap_threshold:
+            free &= ~visible
+            claimed.append(visible)
+            kept.append(k)
+    return free, claimed, kept
+
+
+@checked
 def merge_panoptic(
     instances: Segments,
     semantic: Integer[Tensor, "h w"],
@@ -157,11 +192,14 @@ def merge_panoptic(
     shares(**limits)
     if instances.scores is None:
         raise ValueError("instances must have scores: the best claims its pixels first")
-    free, claimed, kept = claim_pixels(instances.masks, instances.scores, semantic, **limits)
+    if instances.size != semantic.shape:
+        sizes = f"{tuple(instances.size)}, the size of the masks, not {tuple(semantic.shape)}"
+        raise ValueError(f"semantic must be {sizes}")
+    free, claimed, kept = claim_pixels(instances.masks, instances.scores, **limits)
     classes = semantic.long().cpu().numpy()
-    left = np.bincount(classes[free].clip(min=0), minlength=VOID + 1)  # by label
-    left[:num_things], left[VOID] = 0, 0
-    stuff = np.flatnonzero(left >= max(stuff_area, 1)).tolist()
+    found, counts = np.unique(classes[free], return_counts=True)
+    large = (found >= num_things) & (found != VOID) & (counts >= stuff_area)
+    stuff = found[large].tolist()
     claimed += [free & (classes == label) for label in stuff]
     masks = np.stack(claimed) if claimed else np.zeros((0, *classes.shape), dtype=bool)
     labels, scores = instances.labels[kept], instances.scores[kept]
@@ -170,27 +208,6 @@ def merge_panoptic(
         torch.cat([labels, labels.new_tensor(stuff)]),
         torch.cat([scores, scores.new_ones(len(stuff))]),
     )
-
-
-@checked
-def claim_pixels(
-    masks: Bool[Tensor, "n h w"],
-    scores: Float[Tensor, "n"],
-    semantic: Integer[Tensor, "h w"],
-    score_threshold: float,
-    overlap_threshold: float,
-) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
-    """The pixels that the masks leave free, what each of the kept ones gets, and which."""
-    masks, order = masks.cpu().numpy(), scores.argsort(descending=True, stable=True)
-    free, claimed, kept = np.ones(semantic.shape, dtype=bool), [], []
-    for k in order[scores[order] >= score_threshold].tolist():
-        visible = masks[k] & free
-        area, left = np.count_nonzero(masks[k]), np.count_nonzero(visible)
-        if left and (area - left) / area <= overlap_threshold:
-            free ^= visible
-            claimed.append(visible)
-            kept.append(k)
-    return free, claimed, kept
 
 
 @checked

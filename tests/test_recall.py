@@ -34,6 +34,7 @@ from lessons.kit.homework.recall import picture_of, questions_for, recall
 from lessons.kit.notebooks.recalling import unanswered
 from lessons.lovasz import lovasz_hinge
 from lessons.mask_rcnn import mask_loss, paste_masks
+from lessons.panoptic_fpn import claim_pixels, class_iou
 from lessons.panoptic_quality import class_quality, is_match, match_segments
 from lessons.region_proposals import BACKGROUND, NEITHER, match_boxes, sample_boxes
 from lessons.roi_align import roi_align
@@ -214,6 +215,22 @@ def one_row():
     return 2
 
 
+def iou_of_a_class():
+    counts = np.array([[6, 2, 1], [3, 0, 0], [4, 0, 0]])  # sheep, meadow, void
+    return class_iou(counts)[0]
+
+
+def two_for_one():
+    grids = [torch.tensor(p["grid"]) for p in ALL["two-for-one"].panel]
+    masks, merged = torch.stack([grid > 0 for grid in grids[:2]]), grids[2]
+    scores = torch.tensor([0.9, 0.8])
+    *_, kept = claim_pixels(masks, scores, 0.5, 0.5)
+    _, claimed, both = claim_pixels(masks, scores, 0.5, 1.0)
+    assert kept == [0] and both == [0, 1]
+    assert all((merged == k + 1).numpy().tolist() == claimed[k].tolist() for k in both)
+    return 2
+
+
 COMPUTED = {
     "patches-of-a-map": patches_of_a_map,
     "patches-against-truth": patches_against_truth,
@@ -235,6 +252,8 @@ COMPUTED = {
     "one-peak": one_peak,
     "three-errors": three_errors,
     "one-row": one_row,
+    "iou-of-a-class": iou_of_a_class,
+    "two-for-one": two_for_one,
 }
 
 
@@ -280,6 +299,9 @@ def test_the_lines_do_what_the_lessons_do():
     extension = ALL["after-k-pixels"].exercise().reference(errors[0], labels[0].float())
     hinge = lovasz_hinge((1 - errors) * (2 * labels.float() - 1), labels)
     assert extension.item() == pytest.approx(hinge.item(), abs=1e-6)
+    many = torch.rand(6, 5, 5, generator=generator) > 0.6
+    *_, numbers = claim_pixels(many, torch.linspace(1, 0, 6), 0.0, 0.5)
+    assert ALL["mostly-taken"].exercise().reference(many, 0.5) == numbers
 
 
 OTHER = {
@@ -310,6 +332,10 @@ OTHER = {
     "after-k-pixels": [
         "jaccard = 1 - right / (right + wrong)",
         "union = right + wrong\njaccard = wrong / union",
+    ],
+    "mostly-taken": [
+        "keep = bool(left) and area - left <= threshold * area",
+        "keep = left != 0 and 1 - left / area <= threshold",
     ],
     "paste": [
         "place = m * (centres - start) / (end - start) - 1 / 2",

@@ -198,6 +198,38 @@ def test_splits():
     assert torch.equal(validation[7].image, scene(1, 7, 32).image)
 
 
+def box_overlaps(sample: Sample) -> list[float]:
+    """For each sheep, the best IoU of its box with that of another sheep."""
+    sheep = masks_of(sample, "sheep")
+    boxes = np.array([[f(axis) for f in (np.min, np.max) for axis in np.nonzero(m)] for m in sheep])
+    best = []
+    for k, box in enumerate(boxes):
+        others = np.delete(boxes, k, 0)
+        both = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]) + 1
+        both = both.clip(0).prod(1)
+        areas = (others[:, 2:] - others[:, :2] + 1).prod(1) + (box[2:] - box[:2] + 1).prod()
+        best.append((both / (areas - both)).max(initial=0))
+    return best
+
+
+def test_crowded_scenes_are_the_same_landscapes_with_flocks_that_overlap_more(samples):
+    crowded = Scenes.validation(crowded=True)
+    assert crowded.crowded and not Scenes.validation().crowded
+    more = [crowded[index] for index in range(40)]
+    assert torch.equal(more[6].image, scene(1, 6, crowded=True).image)
+    before, after = (sum(len(masks_of(s, "sheep")) for s in x) for x in (samples[:40], more))
+    assert 1.5 * before < after <= 2 * before  # some are hidden altogether
+    plain, close = (np.concatenate([box_overlaps(s) for s in x]) for x in (samples[:40], more))
+    assert np.mean(close > 0.3) > 2 * np.mean(plain > 0.3)
+    for one, other in zip(samples, more, strict=False):
+        assert (one.image[:, :4] - other.image[:, :4]).abs().mean() < 0.02  # the same sky
+        assert (other.segments.masks.sum(0) <= 1).all()
+        kinds = [
+            set(each.segments.labels[each.segments.labels >= 4].tolist()) for each in (one, other)
+        ]
+        assert kinds[1] <= kinds[0]
+
+
 @pytest.mark.parametrize(
     ("make", "name"),
     [

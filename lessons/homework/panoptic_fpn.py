@@ -1,8 +1,9 @@
-"""Homework 10: the exercises on Panoptic FPN, and the mistakes that are known by name."""
+"""Lesson 10 and its homework: turns and exercises on Panoptic FPN, and the known mistakes."""
 
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,8 +14,9 @@ from lessons.homework.answers.panoptic_fpn import (
     merge_stuff_first,
     panoptic_head,
 )
-from lessons.kit.data import VOID
+from lessons.kit.data import VOID, Segments
 from lessons.kit.homework import Exercise, Homework, mistake
+from lessons.panoptic_fpn import claim_pixels, class_iou, merge_panoptic
 
 # ---------------------------------------------------------------- 1. merge_stuff_first
 
@@ -535,5 +537,276 @@ HEAD = Exercise(
     ],
 )
 
-homework = Homework("Homework 10: Panoptic FPN", [STUFF_FIRST, HARD, BALANCE, HEAD])
-check, score_board = homework.check, homework.score_board
+# ---------------------------------------------------------------- your turn: class_iou
+
+
+def tables(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+    """Confusion matrices: void in truth and prediction, classes that do not occur, one class."""
+    yield (torch.tensor([[3, 1, 0], [0, 2, 2], [5, 0, 1]]),)
+    for k in (4, 1, 6):
+        counts = torch.randint(0, 40, (k + 1, k + 1), generator=generator)
+        yield (counts,)
+    absent = counts.clone()
+    absent[2], absent[:, 2] = 0, 0  # nowhere
+    absent[4, :] = 0  # only called so
+    absent[5, 5] = 0  # never right
+    yield (absent,)
+    only_void = absent.clone()
+    only_void[6, 2] = 7  # called so where nothing is asked
+    yield (only_void,)
+    yield (torch.zeros(3, 3, dtype=torch.int64),)
+
+
+def iou_with(*, every_row=False, void_is_no_miss=False, twice=False, rows=True, columns=True):
+    """The IoU from a table with parts replaced."""
+
+    def mistaken(counts):
+        judged = counts if every_row else counts[:-1]
+        k = len(counts) - 1
+        hit = judged.diagonal()[:k]
+        row = (judged[:k, :k] if void_is_no_miss else judged[:k]).sum(1)
+        union = row * rows + judged[:, :k].sum(0) * columns - hit * (not twice and rows and columns)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return hit / union
+
+    return mistaken
+
+
+def zero_for_nothing(counts):
+    return np.nan_to_num(class_iou(counts))
+
+
+IOU = Exercise(
+    class_iou,
+    tables,
+    call=lambda function, counts: function(counts.numpy()),
+    mistakes=[
+        mistake(
+            "void in the truth is judged",
+            "You count pixels whose truth is void against a class. Which row of the table is that?",
+        )(iou_with(every_row=True)),
+        mistake(
+            "void in the prediction is no miss",
+            "A pixel without an answer is a miss of its class. In which column does it stand?",
+        )(iou_with(void_is_no_miss=True)),
+        mistake(
+            "TP counted twice",
+            "Your union is too large: what is right stands in the row and in the column.",
+        )(iou_with(twice=True)),
+        mistake("recall", "That is TP / (TP + FN): it does not ask what was called so wrongly.")(
+            iou_with(columns=False)
+        ),
+        mistake("precision", "That is TP / (TP + FP): it does not ask what was missed.")(
+            iou_with(rows=False)
+        ),
+        mistake(
+            "0 where there is nothing",
+            "A class that neither truth nor prediction has is not wrong. It has no IoU: NaN.",
+        )(zero_for_nothing),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: claim_pixels
+
+
+def masks_that_overlap(generator: torch.Generator) -> Iterator[tuple]:
+    """Equal scores; exactly half taken; exactly at the threshold; empty, equal and no masks."""
+    pair = torch.tensor([[[1, 1, 0]], [[0, 1, 1]]]).bool()
+    yield pair, torch.tensor([0.75, 1.0]), 0.5, 0.5
+    row = torch.zeros(3, 1, 4, dtype=torch.bool)
+    row[0, 0, :2], row[1, 0, 1:3], row[2, 0, :3] = True, True, True
+    yield row, torch.tensor([0.75, 1.0, 0.25]), 0.5, 0.5
+    for n, h, w, score, overlap in (
+        (7, 12, 15, 0.25, 0.5),
+        (9, 10, 11, 0.5, 0.25),
+        (12, 14, 9, 0.0, 0.75),
+        (8, 9, 9, 0.125, 1.0),
+        (6, 9, 8, 0.25, 0.0),
+    ):
+        masks = torch.zeros(n, h, w, dtype=torch.bool)
+        for mask in masks[:-1]:  # the last stays empty
+            top, left = (int(torch.randint(side - 3, (), generator=generator)) for side in (h, w))
+            tall, wide = torch.randint(2, 8, (2,), generator=generator).tolist()
+            mask[top : top + tall, left : left + wide] = True
+        masks[2] = masks[1]
+        yield masks, torch.randint(9, (n,), generator=generator) / 8, score, overlap
+    yield masks[:0], torch.zeros(0), 0.5, 0.5
+
+
+def claims_with(
+    masks, scores, score_threshold, overlap_threshold, *, ascending=False, as_given=False,
+    above=False, half_goes=False, whole=False, all_taken=False, stops=False, by_free=False,
+    empty=False, keeps_free=False,
+):  # fmt: skip
+    """`claim_pixels` with parts replaced."""
+    order = scores.argsort(descending=not ascending, stable=True).tolist()
+    masks = masks.numpy()
+    free, claimed, kept = np.ones(masks.shape[1:], dtype=bool), [], []
+    for k in sorted(order) if as_given else order:
+        visible = masks[k] & free
+        area, left = np.count_nonzero(masks[k]), np.count_nonzero(visible)
+        lost = (area - left) / max(left if by_free else area, 1)
+        too_much = lost >= overlap_threshold if half_goes else lost > overlap_threshold
+        unsure = scores[k] <= score_threshold if above else scores[k] < score_threshold
+        if unsure or (too_much and not all_taken) or not (left or empty):
+            if stops:
+                break
+            if keeps_free:
+                free &= ~masks[k]
+            continue
+        free &= ~visible
+        claimed.append(masks[k] if whole else visible)
+        kept.append(k)
+    return free, claimed, kept
+
+
+def claims_mistake(**changes):
+    def mistaken(masks, scores, score_threshold, overlap_threshold):
+        return claims_with(masks, scores, score_threshold, overlap_threshold, **changes)
+
+    return mistaken
+
+
+CLAIM = Exercise(
+    claim_pixels,
+    masks_that_overlap,
+    mistakes=[
+        mistake("the least sure first", "Your instances come in the order of rising scores.")(
+            claims_mistake(ascending=True)
+        ),
+        mistake(
+            "the order of the list",
+            "Your instances come in the order in which they are given. `order` has another one.",
+        )(claims_mistake(as_given=True)),
+        mistake(
+            "a score of exactly the threshold",
+            "You leave out an instance whose score is exactly the threshold: it is not below it.",
+        )(claims_mistake(above=True)),
+        mistake(
+            "exactly as much as allowed",
+            "You leave out an instance of which exactly the allowed share is taken. Rule 2 says "
+            "*more than*.",
+        )(claims_mistake(half_goes=True)),
+        mistake(
+            "an instance gets all of its mask",
+            "Your masks overlap: an instance gets those of its pixels that are free.",
+        )(claims_mistake(whole=True)),
+        mistake("nobody is left out", "A mask that is mostly taken still gets its rest. Rule 2?")(
+            claims_mistake(all_taken=True)
+        ),
+        mistake(
+            "it ends at the first",
+            "You stop at the first instance that is left out. Those after it may be kept.",
+        )(claims_mistake(stops=True)),
+        mistake(
+            "a share of the free pixels",
+            "What is taken is to be a share of the whole mask; you divide by its free pixels.",
+        )(claims_mistake(by_free=True)),
+        mistake(
+            "a segment without a pixel",
+            "You keep a mask that has no free pixel: a segment of nothing.",
+        )(claims_mistake(empty=True)),
+        mistake(
+            "who is left out takes pixels",
+            "An instance that is left out takes pixels away all the same. For whom are they free?",
+        )(claims_mistake(keeps_free=True)),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: merge_panoptic
+
+
+def to_merge(generator: torch.Generator) -> Iterator[tuple]:
+    """Two answers with the usual thresholds and with others, none (the defaults), limits met."""
+    cases = list(two_answers(generator))
+    masks, labels, scores, semantic, num_things, _ = cases[0]
+    yield Segments(masks, labels, scores), semantic, num_things, 0.5, 0.5, 1
+    for masks, labels, scores, semantic, num_things, area in cases:
+        yield Segments(masks, labels, scores), semantic, num_things, 0.5, 0.5, area
+    for masks, labels, scores, semantic, num_things, area in cases[2:5]:
+        yield Segments(masks, labels, scores), semantic, num_things, 0.1, 0.8, area
+        yield Segments(masks, labels, scores), semantic, num_things, 0.7, 0.2, area
+    half = torch.full((4, 6), 3)
+    half[:, 2:4], half[:, 4:], half[0, 5] = 0, 5, VOID
+    masks = torch.zeros(1, 4, 6, dtype=torch.bool)
+    masks[0, :2, :3] = True
+    one = Segments(masks, torch.tensor([1]), torch.tensor([0.75]))
+    for area in (0, 4, 5, 7, 8):  # of 3 four pixels are left, of 5 seven
+        yield one, half, 3, 0.5, 0.5, area
+    covered = Segments(half[None] == 3, torch.tensor([1]), torch.tensor([0.75]))
+    yield covered, half, 3, 0.5, 0.5, 0  # of 3 nothing is left
+    large = torch.full((64, 129), 3)
+    large[:, 64:128], large[0, 64], large[:, 128] = 4, VOID, 0
+    masks = torch.zeros(4, 64, 129, dtype=torch.bool)
+    masks[0, :40, 128], masks[1, 20:60, 128], masks[2, 30:64, 128] = True, True, True
+    masks[3, 60:, 128] = True
+    scores = torch.tensor([0.8, 0.5, 0.45, 0.3])  # half of the second is taken
+    yield Segments(masks, torch.tensor([0, 1, 2, 2]), scores), large, 3, None, None, None
+    masks[2, 30:, 128], scores = False, torch.tensor([0.8, 0.5, 0.6, 0.3])
+    masks[2, 15:41, 128] = True  # all but one of its pixels are the first one's
+    yield Segments(masks, torch.tensor([0, 1, 2, 2]), scores), large, 3, None, None, None
+
+
+def merged(function, instances, semantic, num_things, score, overlap, area):
+    limits = {"score_threshold": score, "overlap_threshold": overlap, "stuff_area": area}
+    given = {name: value for name, value in limits.items() if value is not None}
+    return function(instances, semantic, num_things=num_things, **given)
+
+
+def merge_with(*, void=False, things=False, limit_goes=False, taken_too=False, from_zero=False):
+    """`merge_panoptic` with another rule 3."""
+
+    def mistaken(
+        instances, semantic, *, num_things, score_threshold=0.5, overlap_threshold=0.5,
+        stuff_area=4096,
+    ):  # fmt: skip
+        free, claimed, kept = claim_pixels(
+            instances.masks, instances.scores, score_threshold, overlap_threshold
+        )
+        classes, parts = semantic.numpy(), [torch.from_numpy(mask) for mask in claimed]
+        labels = instances.labels[kept].tolist()
+        for label in range(VOID + 1) if from_zero else np.unique(classes).tolist():
+            region = classes == label
+            count = (region if taken_too else region & free).sum()
+            wanted = (label >= num_things or things) and (label != VOID or void)
+            if wanted and count >= stuff_area + limit_goes and (count or from_zero):
+                parts.append(torch.from_numpy(region & free))
+                labels.append(label)
+        masks = torch.stack(parts) if parts else instances.masks[:0]
+        scores = torch.cat([instances.scores[kept], torch.ones(len(labels) - len(kept))])
+        return Segments(masks, torch.tensor(labels, dtype=torch.int64), scores)
+
+    return mistaken
+
+
+MERGE = Exercise(
+    merge_panoptic,
+    to_merge,
+    call=merged,
+    mistakes=[
+        mistake(
+            "void is a class", "You give a segment to 255. That label says that there is no answer."
+        )(merge_with(void=True)),
+        mistake(
+            "things of the map",
+            "You give a segment to labels of the map that are things. Whose business are those?",
+        )(merge_with(things=True)),
+        mistake(
+            "a region of exactly the limit",
+            "You drop a class that has exactly `stuff_area` pixels: it is not below the limit.",
+        )(merge_with(limit_goes=True)),
+        mistake(
+            "taken pixels count",
+            "You count all pixels of a class. Some of them belong to instances already.",
+        )(merge_with(taken_too=True)),
+        mistake(
+            "a class without a pixel",
+            "With a limit of 0 your list has classes that have no pixel at all.",
+        )(merge_with(from_zero=True)),
+    ],
+)
+
+homework = Homework(
+    "Homework 10: Panoptic FPN", [STUFF_FIRST, HARD, BALANCE, HEAD], turns=[IOU, CLAIM, MERGE]
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns

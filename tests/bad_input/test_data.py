@@ -17,7 +17,7 @@ from lessons.kit.data import (
     things,
 )
 from lessons.kit.data.imperfect import imperfect_detections, imperfect_panoptic
-from lessons.kit.data.scenes import Scenes
+from lessons.kit.data.scenes import Scenes, scene
 from lessons.kit.data.types import INTEGERS
 from lessons.panoptic_quality import panoptic_quality
 
@@ -170,3 +170,17 @@ def test_a_label_of_no_category(choose, label):
         ValueError, match=rf"label {label} is not one of the 2 categories \(0 … 1\)"
     ):
         choose(segments, KINDS)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "found"),
+    [
+        (lambda: Scenes(crowded="yes"), "crowded", "'yes'"),
+        (lambda: Scenes.validation(crowded=1), "crowded", "1"),
+        (lambda: Scenes.train(wide="no"), "wide", "'no'"),
+        (lambda: scene(0, 0, 32, crowded=None), "crowded", "None"),
+    ],
+)
+def test_a_kind_of_scene_is_yes_or_no(make, name, found):
+    with pytest.raises(ValueError, match=f"^{name} must be True or False, not {found}$"):
+        make()

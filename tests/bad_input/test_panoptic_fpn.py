@@ -77,7 +77,7 @@ def test_counting_names_the_side():
     [
         (
             segments((4, 6)),
-            r"semantic must be integer \(h, w\) = \(4, 6\) as masks, not int64 \(4, 5\)",
+            r"semantic must be \(4, 6\), the size of the masks, not \(4, 5\)",
         ),
         (segments(scores=False), "instances must have scores: the best claims its pixels first"),
         (segments(label=1), "instances.labels must be 0 … 0, the 1 classes, not 1"),

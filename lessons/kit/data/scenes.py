@@ -10,7 +10,8 @@ How a scene is made: things are composed in unit coordinates and painted from fa
 a supersampled image and, with the same shapes, on an image of ids. The ids at the centres of
 the pixels are the masks. Sky, water, texture and light are added in numpy at the final size.
 No random number depends on the size, so a scene is the same picture at every size. Wide scenes
-are the same landscapes with things from a third to twice as large.
+are the same landscapes with things from a third to twice as large; in crowded ones every sheep
+has a second one close behind it.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ SHEEP, TREE, HOUSE, BALLOON, SKY, MOUNTAIN, MEADOW, LAKE = range(8)
 FIRST_THING = 8  # ids: 4 … 7 are the stuff classes, 8, 9, … the things from far to near
 SUPERSAMPLING = 3  # odd, so that one of the small pixels lies at the centre of each pixel
 SMALLEST = 12 / 128**2  # what is visible on a smaller share of the image is void
+BEHIND = (0.25, 0.45), (0.2, 0.35)  # where a second sheep of a crowded scene stands: aside, farther
 WIDE = 1 / 3, 2.0  # the factors of the sizes in wide scenes, all equally likely by their logarithm
 
 
@@ -212,7 +214,8 @@ class _Pen:
 class Scenes(Sequence[Sample]):
     """The first `count` scenes of the series `seed`, each drawn when it is asked for.
 
-    In `wide` ones the things differ much more in size: their areas by a factor of 36.
+    In `wide` ones the things differ much more in size: their areas by a factor of 36. In `crowded`
+    ones the flocks overlap more: every sheep has a second one close behind it.
     """
 
     categories = CATEGORIES
@@ -223,21 +226,30 @@ class Scenes(Sequence[Sample]):
         count: int = 200,
         size: int | tuple[int, int] = 128,
         wide: bool = False,
+        crowded: bool = False,
     ):
         _check_not_negative(seed=seed, count=count)
-        self.seed, self.count, self.size, self.wide = seed, count, _check_size(size), wide
+        _check_yes_or_no(wide=wide, crowded=crowded)
+        self.seed, self.count, self.size = seed, count, _check_size(size)
+        self.wide, self.crowded = wide, crowded
 
     @classmethod
     def train(
-        cls, count: int = 4000, size: int | tuple[int, int] = 128, wide: bool = False
+        cls,
+        count: int = 4000,
+        size: int | tuple[int, int] = 128,
+        wide: bool = False,
+        crowded: bool = False,
     ) -> "Scenes":
         """The training split: seed 0."""
-        return cls(seed=0, count=count, size=size, wide=wide)
+        return cls(seed=0, count=count, size=size, wide=wide, crowded=crowded)
 
     @classmethod
-    def validation(cls, size: int | tuple[int, int] = 128, wide: bool = False) -> "Scenes":
+    def validation(
+        cls, size: int | tuple[int, int] = 128, wide: bool = False, crowded: bool = False
+    ) -> "Scenes":
         """The validation split: seed 1, scenes 0 … 199."""
-        return cls(seed=1, count=200, size=size, wide=wide)
+        return cls(seed=1, count=200, size=size, wide=wide, crowded=crowded)
 
     def __len__(self) -> int:
         return self.count
@@ -245,16 +257,25 @@ class Scenes(Sequence[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not -self.count <= index < self.count:
             raise IndexError(f"index {index} is outside of the {self.count} scenes")
-        return scene(self.seed, index % self.count, self.size, self.wide)
+        return scene(self.seed, index % self.count, self.size, self.wide, self.crowded)
 
 
-def scene(seed: int, index: int, size: int | tuple[int, int] = 128, wide: bool = False) -> Sample:
+def scene(
+    seed: int,
+    index: int,
+    size: int | tuple[int, int] = 128,
+    wide: bool = False,
+    crowded: bool = False,
+) -> Sample:
     """Scene number `index` of the series `seed`; `size` is (height, width) or both in one.
 
-    A `wide` one is the same landscape with other sizes of the things.
-    Raises ValueError for a negative seed or index and for a side shorter than 32 pixels.
+    A `wide` one is the same landscape with other sizes of the things, a `crowded` one with twice
+    as many sheep, each of them before or behind another.
+    Raises ValueError for a negative seed or index, for a side shorter than 32 pixels and for a
+    `wide` or `crowded` that is no bool.
     """
     _check_not_negative(seed=seed, index=index)
+    _check_yes_or_no(wide=wide, crowded=crowded)
     canvas = _Canvas(np.random.default_rng([seed, index]), *_check_size(size))
     has_lake = canvas.rng.random() < 0.45
     relief = canvas.noise((12, 12), (24, 24), (48, 48), (96, 96))
@@ -271,6 +292,8 @@ def scene(seed: int, index: int, size: int | tuple[int, int] = 128, wide: bool =
     things = _compose(canvas, hills)
     if wide:  # by a generator of its own: the other scene stays as it is
         _vary_sizes(np.random.default_rng([seed, index, 1]), things)
+    if crowded:
+        things = _join(np.random.default_rng([seed, index, 2]), things)
     for id, thing in enumerate(things, start=FIRST_THING):
         thing.draw(_Pen(canvas, thing, id))
 
@@ -337,6 +360,10 @@ def _compose(canvas: _Canvas, hills: np.ndarray) -> list[_Thing]:
         x = rng.uniform(0.2, 0.8)
         y = foot(x, 0.08, 0.13, reach=0.2)
         things.append(_Thing(SHEEP, _draw_crowd, x, y, 0.3, is_crowd=True))
+    return _far_to_near(things)
+
+
+def _far_to_near(things: list[_Thing]) -> list[_Thing]:
     return sorted(things, key=lambda thing: (thing.label != BALLOON, thing.y))
 
 
@@ -345,6 +372,17 @@ def _vary_sizes(rng: np.random.Generator, things: list[_Thing]) -> None:
     for thing in things:
         if not thing.is_crowd:
             thing.size *= float(np.exp(rng.uniform(*np.log(WIDE))))
+
+
+def _join(rng: np.random.Generator, things: list[_Thing]) -> list[_Thing]:
+    """Put a second sheep close behind each, its foot aside and farther by shares of its size."""
+    joined = list(things)
+    for thing in things:
+        if thing.label == SHEEP and not thing.is_crowd:
+            aside, farther = (thing.size * rng.uniform(*shares) for shares in BEHIND)
+            x, y = thing.x + aside * rng.choice([-1, 1]), thing.y - farther
+            joined.append(_Thing(SHEEP, _draw_sheep, x, y, thing.size * rng.uniform(0.9, 1.1)))
+    return _far_to_near(joined)
 
 
 def _flock(
@@ -657,3 +695,9 @@ def _check_not_negative(**arguments: int) -> None:
     for name, value in arguments.items():
         if value < 0:
             raise ValueError(f"{name} must not be negative, it is {value}")
+
+
+def _check_yes_or_no(**arguments: bool) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, not {value!r}")
