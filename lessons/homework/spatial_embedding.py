@@ -1,4 +1,4 @@
-"""Homework 08: the exercises on spatial embeddings, and the mistakes that are known by name."""
+"""Lesson 08 and its homework: turns and exercises on spatial embeddings, and known mistakes."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,12 +12,115 @@ from lessons.homework.answers.spatial_embedding import (
     second_opinion,
     tilted_numbers,
 )
+from lessons.kit.data import Segments
 from lessons.kit.homework import Exercise, Homework, mistake
-from lessons.spatial_embedding import bandwidth, membership, pixel_grid
+from lessons.spatial_embedding import (
+    bandwidth,
+    cluster_pixels,
+    membership,
+    pixel_grid,
+    seed_loss,
+)
 
 MARGIN = math.sqrt(2 * math.log(2))
 
-# ---------------------------------------------------------------- 1. second_opinion
+# ---------------------------------------------------------------- your turn: membership
+
+
+def one_and_many_centres(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """One centre, several, none; circles and ellipses; double."""
+    yield torch.tensor([[[1.0, 3.0]], [[0.0, 2.0]]]), torch.tensor([1.0, 1.0]), torch.tensor([2.0])
+    for many, d, h, w, dtype in (
+        ((), 2, 5, 7, torch.float32),
+        ((3,), 2, 6, 4, torch.float32),
+        ((2,), 1, 2, 2, torch.float64),
+        ((2,), 2, 3, 5, torch.float32),
+        ((0,), 2, 4, 6, torch.float32),
+    ):
+        embeddings = torch.rand(2, h, w, generator=generator).to(dtype)
+        centre = torch.rand(*many, 2, generator=generator).to(dtype)
+        yield embeddings, centre, 0.1 + 0.5 * torch.rand(*many, d, generator=generator).to(dtype)
+
+
+MEMBERSHIP = Exercise(membership, one_and_many_centres, tolerance=1e-5)
+
+# ---------------------------------------------------------------- your turn: cluster_pixels
+
+
+def maps_to_cluster(generator: torch.Generator) -> Iterator[tuple]:
+    """The lesson's row; clusters that overlap, half taken, too small; nothing; other limits."""
+    row = torch.tensor([[[2.0, 2.4, 5.0, 5.2, 9.0]], [[0.0, 0.0, 0.0, 0.0, 0.0]]])
+    one, limits = torch.ones(1, 1, 5), (0.5, 0.5, 1)
+    yield row, one, torch.tensor([[0.9, 0.8, 0.95, 0.6, 0.3]]), *limits
+    chain = torch.tensor([[[0.0, 1.0, 2.0, 2.1, 9.0]], [[0.0, 0.0, 0.0, 0.0, 0.0]]])
+    yield chain, one, torch.tensor([[0.9, 0.6, 0.8, 0.7, 0.95]]), *limits  # one of three is taken
+    yield chain[..., :3], one[..., :3], torch.tensor([[0.9, 0.6, 0.8]]), *limits  # one of two
+    yield chain, one, torch.tensor([[0.9, 0.6, 0.8, 0.7, 0.95]]), 0.5, 0.5, 2  # exactly enough
+    yield chain, one, torch.full((1, 5), 0.2), *limits
+    for d, h, w, foreground, threshold, smallest, dtype in (
+        (1, 7, 9, 0.3, 0.5, 2, torch.float32),
+        (2, 8, 8, 0.0, 0.4, 3, torch.float64),
+        (2, 9, 6, 0.5, 0.8, 1, torch.float32),
+        (1, 6, 11, 0.2, 0.0, 4, torch.float32),
+    ):
+        gather = torch.randint(4, (2, h, w), generator=generator).to(dtype)
+        embeddings = gather + 0.3 * torch.randn(2, h, w, generator=generator).to(dtype)
+        sigma = 0.2 + 0.8 * torch.rand(d, h, w, generator=generator).to(dtype)
+        seeds = torch.rand(h, w, generator=generator).to(dtype)
+        yield embeddings, sigma, seeds, foreground, threshold, smallest
+
+
+CLUSTER = Exercise(cluster_pixels, maps_to_cluster, tolerance=1e-5)
+
+# ---------------------------------------------------------------- your turn: seed_loss
+
+
+def seeds_and_things(generator: torch.Generator) -> Iterator[tuple]:
+    """The lesson's row; several things of a class, none, crowds, other weights; double."""
+    tiny = Segments(torch.tensor([[[True, True, False, False]]]), torch.tensor([0]))
+    phi = torch.tensor([[[0.9, 0.5, 0.2, 0.0]]])
+    everywhere = torch.ones(1, 4, dtype=torch.bool)
+    yield torch.tensor([[[0.9, 0.7, 0.1, 0.0]]]), phi, tiny, everywhere, 10.0
+    for k, labels, h, w, weight, share, dtype in (
+        (3, [2, 0, 2], 6, 8, 10.0, 1.0, torch.float32),
+        (2, [1, 1], 5, 7, 3.0, 0.7, torch.float32),
+        (2, [], 4, 6, 10.0, 0.8, torch.float32),
+        (3, [1, 2, 0, 1], 7, 5, 10.0, 0.6, torch.float64),
+    ):
+        owner = torch.randint(-1, max(len(labels), 1), (h, w), generator=generator)
+        masks = owner == torch.arange(len(labels))[:, None, None]
+        seeds = torch.rand(k, h, w, generator=generator).to(dtype)
+        phi = torch.rand(len(labels), h, w, generator=generator).to(dtype)
+        counted = torch.rand(h, w, generator=generator) < share
+        target = Segments(masks, torch.tensor(labels, dtype=torch.int64))
+        yield seeds, phi, target, counted, weight
+
+
+def who_learns(
+    function: Callable,
+    seeds: Tensor,
+    phi: Tensor,
+    target: Segments,
+    counted: Tensor,
+    foreground_weight: float,
+) -> dict[str, Tensor]:
+    """The loss, and what the seeds and φ hear of it."""
+    leaves = [seeds.clone().requires_grad_(), phi.clone().requires_grad_()]
+    loss = function(leaves[0], leaves[1], target, counted, foreground_weight)
+    heard: list[Tensor | None] = [None, None]
+    if isinstance(loss, Tensor) and loss.requires_grad:
+        heard = list(torch.autograd.grad(loss.sum(), leaves, allow_unused=True))
+    names = "gradient of the seeds", "gradient of phi"
+    zeros = {
+        name: torch.zeros_like(leaf) if g is None else g
+        for name, leaf, g in zip(names, leaves, heard, strict=True)
+    }
+    return {"loss": loss, **zeros}
+
+
+SEEDS = Exercise(seed_loss, seeds_and_things, tolerance=1e-5, call=who_learns)
+
+# ---------------------------------------------------------------- homework 1. second_opinion
 
 
 def noisy_maps(generator: torch.Generator) -> Iterator[tuple]:
@@ -145,7 +248,7 @@ OPINION = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 2. hinge_membership
+# ---------------------------------------------------------------- homework 2. hinge_membership
 
 
 def far_and_near(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -277,7 +380,7 @@ HINGE = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 3. centre_gradient
+# ---------------------------------------------------------------- homework 3. centre_gradient
 
 
 def errors_that_arrive(generator: torch.Generator) -> Iterator[tuple]:
@@ -401,7 +504,7 @@ GRADIENT = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 4. tilted_numbers
+# ---------------------------------------------------------------- homework 4. tilted_numbers
 
 
 def covariances(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
@@ -525,5 +628,9 @@ TILTED = Exercise(
     ],
 )
 
-homework = Homework("Homework 08: spatial embeddings", [OPINION, HINGE, GRADIENT, TILTED])
-check, score_board = homework.check, homework.score_board
+homework = Homework(
+    "Homework 08: spatial embeddings",
+    [OPINION, HINGE, GRADIENT, TILTED],
+    turns=[MEMBERSHIP, CLUSTER, SEEDS],
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns
