@@ -47,7 +47,7 @@ def clouds(
         figure,
         "Each dot is a pixel, drawn where its arrow ends, in the colour of its true thing. The "
         "dots of one thing make a cloud.",
-        colours=128,
+        colours=256,
     )
 
 
@@ -73,7 +73,7 @@ def hills(
     return captioned(
         figure,
         "φ around the centre of a sheep (dashed), from 0, dark, to 1, bright. White: φ = ½.",
-        colours=128,
+        colours=256,
     )
 
 
@@ -101,8 +101,8 @@ def two_sheep(
     return captioned(
         figure,
         f"Pull {pull:.1f}, σ {sigmas[0]:.1f} and {sigmas[1]:.1f} pixels. IoU: {iou[0]:.2f} of the "
-        f"large sheep, {iou[1]:.2f} of the small one. Dashed: the margins, φ = ½.",
-        colours=128,
+        f"large sheep, {iou[1]:.2f} of the small one. Dashed: φ = ½.",
+        colours=256,
     )
 
 
@@ -131,7 +131,7 @@ def forces(
         figure,
         "What the loss on φ asks of each pixel. Blue and orange arrows: pixels of the two sheep. "
         "Dark arrows: pixels of neither. Dashed: the margins, φ = ½.",
-        colours=128,
+        colours=256,
     )
 
 
@@ -169,7 +169,7 @@ def film(
         figure,
         f"The first {steps} sheep of a flock. Above: the seeds that are left, the highest one "
         "circled. Below: where the members point, and the margin of the seed that collected them.",
-        colours=128,
+        colours=256,
     )
 
 
@@ -186,7 +186,7 @@ def twice_as_large(
         draw_segments(images[side], answer, kinds, labels=False, title=title, ax=ax)
     figure.tight_layout(w_pad=0.6)
     return captioned(
-        figure, "The same scene, at the size of the training and at twice that size.", colours=128
+        figure, "The same scene, at the size of the training and at twice that size.", colours=256
     )
 
 
@@ -218,7 +218,7 @@ def answers(
         figure,
         "Held-out scenes: the true things, and what the model says with a score above .7. A colour "
         "is a thing, not a class. A crowd, a distant flock, is no target and has no colour.",
-        colours=128,
+        colours=256,
     )
 
 

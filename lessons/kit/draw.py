@@ -144,8 +144,11 @@ def _encoded(pixels: UInt8[np.ndarray, "h w 3"], way: int, dots: int) -> bytes:
 
 
 def _in_few_colours(picture: Image.Image, colours: int, dots: int) -> bytes:
+    few = picture.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    palette, margin = few.getpalette(), 3 * few.getpixel((0, 0))
+    palette[margin : margin + 3] = picture.getpixel((0, 0))  # as white as it was
+    few.putpalette(palette)
     stream = io.BytesIO()
-    few = picture.quantize(colours, dither=Image.Dither.NONE)
     few.save(stream, format="PNG", optimize=True, dpi=(dots, dots))
     return stream.getvalue()
 
