@@ -28,17 +28,6 @@ from lessons.kit.training import Budget, Recipe, by_heart, categories, from_full
 from lessons.lovasz import lovasz_hinge
 
 
-def pixel_grid(
-    size: tuple[int, int], unit: float | None = None, device: torch.device | str = "cpu"
-) -> Float[Tensor, "2 h w"]:
-    """x_i of every pixel: its centre (x, y), in units of `unit` pixels.
-
-    Without a `unit` the longer side of the image is 1. A network that sees crops and whole
-    images needs one that is the same for all.
-    """
-    return pixel_centres(size, device) / (max(size) if unit is None else unit)
-
-
 @checked
 def membership(
     embeddings: Float[Tensor, "2 h w"], centre: Float[Tensor, "*n 2"], sigma: Float[Tensor, "*n #2"]
@@ -52,6 +41,59 @@ def membership(
     """
     distance = (embeddings - centre[..., None, None]) / sigma[..., None, None]
     return torch.exp(distance.square().sum(dim=-3) / -2)
+
+
+def pixel_grid(
+    size: tuple[int, int], unit: float | None = None, device: torch.device | str = "cpu"
+) -> Float[Tensor, "2 h w"]:
+    """x_i of every pixel: its centre (x, y), in units of `unit` pixels.
+
+    Without a `unit` the longer side of the image is 1. A network that sees crops and whole
+    images needs one that is the same for all.
+    """
+    return pixel_centres(size, device) / (max(size) if unit is None else unit)
+
+
+@torch.no_grad()
+@checked
+def cluster_pixels(
+    embeddings: Float[Tensor, "2 h w"],
+    sigma: Float[Tensor, "#2 h w"],
+    seeds: Float[Tensor, "h w"],
+    foreground: float = 0.5,
+    threshold: float = 0.5,
+    smallest: int = 8,
+) -> tuple[Int[Tensor, "h w"], Float[Tensor, "n"]]:
+    """Instances of one class, one after the other: a map of numbers, −1 where none is, and scores.
+
+    Pixels with a seed above `foreground` take part. The highest seed left, down to `threshold`,
+    says an instance's centre, bandwidth and score; its members have φ > ½. Accepted with
+    `smallest` members, more than half of them free, it takes the free ones; accepted or not,
+    members are no seeds any more. Raises ValueError for maps or numbers that cannot be.
+    """
+    finite(embeddings=embeddings, seeds=seeds)
+    positive(sigma=sigma, smallest=smallest)
+    shares(below_one=True, foreground=foreground, threshold=threshold)
+    place = torch.where(seeds.flatten() > foreground)[0]
+    e, width = embeddings.flatten(1)[:, place], sigma.flatten(1)[:, place]
+    rest = seeds.flatten()[place]  # the seeds that are left
+    number, scores = torch.full_like(place, -1), []
+    free = torch.ones_like(place, dtype=torch.bool)
+    while len(rest):
+        score, best = rest.max(dim=0)
+        if score <= 0 or score < threshold:
+            break
+        distance = (e - e[:, best, None]) / width[:, best, None]
+        members = torch.where(distance.square().sum(dim=0) < 2 * math.log(2))[0]  # φ > ½
+        taken = members[free[members]]
+        if len(members) >= smallest and 2 * len(taken) > len(members):
+            number[taken] = len(scores)
+            scores.append(score.item())
+        free[members] = False
+        rest[members] = 0
+    instances = torch.full(seeds.shape, -1, dtype=torch.int64, device=seeds.device)
+    instances.view(-1)[place] = number
+    return instances, torch.tensor(scores, device=seeds.device)
 
 
 def bandwidth(s: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -88,35 +130,6 @@ def mean_embedding(
 def lovasz_loss(phi: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n"]:
     """The Lovász hinge of each φ_k; φ = ½ is the border, so 2φ − 1 is the logit."""
     return lovasz_hinge(2 * phi - 1, masks)
-
-
-@checked
-def cross_entropy_loss(
-    phi: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]
-) -> Float[Tensor, "n"]:
-    """The rival: binary cross-entropy of each φ_k, the mean over all pixels of the image."""
-    right = torch.where(masks, phi, 1 - phi)
-    return -right.clamp(1e-6, 1 - 1e-6).log().flatten(1).mean(dim=1)
-
-
-@checked
-def balanced_cross_entropy_loss(
-    phi: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]
-) -> Float[Tensor, "n"]:
-    """The same, half of it the mean over the instance, half that over the rest of the image."""
-    error = -torch.where(masks, phi, 1 - phi).clamp(1e-6, 1 - 1e-6).log()
-    inside, outside = (
-        (error * part).flatten(1).sum(dim=1) / part.flatten(1).sum(dim=1).clamp(min=1)
-        for part in (masks, ~masks)
-    )
-    return (inside + outside) / 2
-
-
-@checked
-def soft_dice_loss(phi: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n"]:
-    """1 − (2 Σ φ·m + 1) / (Σ φ + Σ m + 1), of an overlap too (Milletari et al. 2016)."""
-    both, total = (phi * masks).flatten(1).sum(dim=1), (phi + masks.float()).flatten(1).sum(dim=1)
-    return 1 - (2 * both + 1) / (total + 1)
 
 
 @checked
@@ -201,67 +214,6 @@ def embedding_losses(
     }
 
 
-@torch.no_grad()
-@checked
-def cluster_pixels(
-    embeddings: Float[Tensor, "2 h w"],
-    sigma: Float[Tensor, "#2 h w"],
-    seeds: Float[Tensor, "h w"],
-    foreground: float = 0.5,
-    threshold: float = 0.5,
-    smallest: int = 8,
-) -> tuple[Int[Tensor, "h w"], Float[Tensor, "n"]]:
-    """Instances of one class, one after the other: a map of numbers, −1 where none is, and scores.
-
-    Pixels with a seed above `foreground` take part. The highest seed left, down to `threshold`,
-    says an instance's centre, bandwidth and score; its members have φ > ½. Accepted with
-    `smallest` members, more than half of them free, it takes the free ones; accepted or not,
-    members are no seeds any more. Raises ValueError for maps or numbers that cannot be.
-    """
-    finite(embeddings=embeddings, seeds=seeds)
-    positive(sigma=sigma, smallest=smallest)
-    shares(below_one=True, foreground=foreground, threshold=threshold)
-    place = torch.where(seeds.flatten() > foreground)[0]
-    e, width = embeddings.flatten(1)[:, place], sigma.flatten(1)[:, place]
-    rest = seeds.flatten()[place]  # the seeds that are left
-    number, scores = torch.full_like(place, -1), []
-    free = torch.ones_like(place, dtype=torch.bool)
-    while len(rest):
-        score, best = rest.max(dim=0)
-        if score <= 0 or score < threshold:
-            break
-        distance = (e - e[:, best, None]) / width[:, best, None]
-        members = torch.where(distance.square().sum(dim=0) < 2 * math.log(2))[0]  # φ > ½
-        taken = members[free[members]]
-        if len(members) >= smallest and 2 * len(taken) > len(members):
-            number[taken] = len(scores)
-            scores.append(score.item())
-        free[members] = False
-        rest[members] = 0
-    instances = torch.full(seeds.shape, -1, dtype=torch.int64, device=seeds.device)
-    instances.view(-1)[place] = number
-    return instances, torch.tensor(scores, device=seeds.device)
-
-
-@checked
-def cluster_classes(
-    embeddings: Float[Tensor, "2 h w"],
-    sigma: Float[Tensor, "#2 h w"],
-    seeds: Float[Tensor, "k h w"],
-    *limits: float,
-) -> Segments:
-    """The instances of all classes of an image, best first; `limits` are `cluster_pixels`'."""
-    masks, labels, scores = [], [], []
-    for label, seed in enumerate(seeds):
-        instances, found = cluster_pixels(embeddings, sigma, seed, *limits)
-        numbers = torch.arange(len(found), device=found.device)
-        masks.append(instances == numbers[:, None, None])
-        labels.append(torch.full_like(numbers, label))
-        scores.append(found)
-    answer = Segments(torch.cat(masks), torch.cat(labels), torch.cat(scores))
-    return answer[answer.scores.argsort(descending=True, stable=True)]
-
-
 WIDTH_OF_SIGMA = {"ellipse": 2, "circle": 1, "shared": 0, "fixed": 0}  # numbers that a pixel says
 
 
@@ -321,7 +273,6 @@ class SpatialEmbeddingNet(nn.Module):
         o, s, seeds = said.split([2, self.width, self.num_classes], dim=1)
         if not self.width:
             s = torch.zeros_like(o[:, :1]) + (0 if self.s is None else self.s)
-        # A quarter, so that a step of the optimiser moves an embedding by less than a pixel.
         grid = pixel_grid(tuple(said.shape[-2:]), self.unit, said.device).to(said)
         embeddings = grid + (o / 4).tanh()
         return embeddings, self.start + s / 4, seeds.sigmoid(), sizes
@@ -350,6 +301,54 @@ class SpatialEmbeddingNet(nn.Module):
             cluster_classes(e[:, :h, :w], sigma[:, :h, :w], seed[:, :h, :w], *limits)
             for e, sigma, seed, (h, w) in zip(embeddings, bandwidth(s), seeds, sizes, strict=True)
         ]
+
+
+@checked
+def cluster_classes(
+    embeddings: Float[Tensor, "2 h w"],
+    sigma: Float[Tensor, "#2 h w"],
+    seeds: Float[Tensor, "k h w"],
+    *limits: float,
+) -> Segments:
+    """The instances of all classes of an image, best first; `limits` are `cluster_pixels`'."""
+    masks, labels, scores = [], [], []
+    for label, seed in enumerate(seeds):
+        instances, found = cluster_pixels(embeddings, sigma, seed, *limits)
+        numbers = torch.arange(len(found), device=found.device)
+        masks.append(instances == numbers[:, None, None])
+        labels.append(torch.full_like(numbers, label))
+        scores.append(found)
+    answer = Segments(torch.cat(masks), torch.cat(labels), torch.cat(scores))
+    return answer[answer.scores.argsort(descending=True, stable=True)]
+
+
+@checked
+def cross_entropy_loss(
+    phi: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]
+) -> Float[Tensor, "n"]:
+    """The rival: binary cross-entropy of each φ_k, the mean over all pixels of the image."""
+    right = torch.where(masks, phi, 1 - phi)
+    return -right.clamp(1e-6, 1 - 1e-6).log().flatten(1).mean(dim=1)
+
+
+@checked
+def balanced_cross_entropy_loss(
+    phi: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]
+) -> Float[Tensor, "n"]:
+    """The same, half of it the mean over the instance, half that over the rest of the image."""
+    error = -torch.where(masks, phi, 1 - phi).clamp(1e-6, 1 - 1e-6).log()
+    inside, outside = (
+        (error * part).flatten(1).sum(dim=1) / part.flatten(1).sum(dim=1).clamp(min=1)
+        for part in (masks, ~masks)
+    )
+    return (inside + outside) / 2
+
+
+@checked
+def soft_dice_loss(phi: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n"]:
+    """1 − (2 Σ φ·m + 1) / (Σ φ + Σ m + 1), of an overlap too (Milletari et al. 2016)."""
+    both, total = (phi * masks).flatten(1).sum(dim=1), (phi + masks.float()).flatten(1).sum(dim=1)
+    return 1 - (2 * both + 1) / (total + 1)
 
 
 def recipe(

@@ -38,6 +38,7 @@ from lessons.panoptic_fpn import claim_pixels, class_iou
 from lessons.panoptic_quality import class_quality, is_match, match_segments
 from lessons.region_proposals import BACKGROUND, NEITHER, match_boxes, sample_boxes
 from lessons.roi_align import roi_align
+from lessons.spatial_embedding import cluster_pixels, mean_embedding, membership, pixel_grid
 
 ALL = {q.id: q for each in questions.read_all().values() for q in each}
 LINES = [q for q in ALL.values() if q.kind == "line"]
@@ -231,6 +232,23 @@ def two_for_one():
     return 2
 
 
+def who_is_a_member():
+    e = torch.tensor([[[1.0, 2.0, 3.0, 4.5, 6.0]], [[0.0] * 5]])
+    seeds = torch.tensor([[0.6, 0.9, 0.8, 0.95, 0.7]])
+    return len(cluster_pixels(e, torch.ones(1, 1, 5), seeds, smallest=1)[1])
+
+
+def too_wide():
+    truth, found = (torch.tensor(p["grid"]) for p in ALL["too-wide"].panel)
+    masks, x = truth == torch.tensor([1, 2])[:, None, None], pixel_grid((4, 6), 1.0)
+    centres = mean_embedding(masks, x, x)[truth.clamp(min=1) - 1].permute(2, 0, 1)
+    e, seeds = (x + centres) / 2, torch.tensor([0.0, 0.9, 0.8])[truth]
+    for sigma, wanted in (([1.0, 2.0, 1.0], truth), ([3.0] * 3, found)):
+        answer = cluster_pixels(e, torch.tensor(sigma)[truth][None], seeds, smallest=1)[0]
+        assert torch.equal(answer + 1, wanted)
+    return 2
+
+
 COMPUTED = {
     "patches-of-a-map": patches_of_a_map,
     "patches-against-truth": patches_against_truth,
@@ -254,6 +272,8 @@ COMPUTED = {
     "one-row": one_row,
     "iou-of-a-class": iou_of_a_class,
     "two-for-one": two_for_one,
+    "who-is-a-member": who_is_a_member,
+    "too-wide": too_wide,
 }
 
 
@@ -276,6 +296,9 @@ def test_the_lines_do_what_the_lessons_do():
     corner = torch.rand(40, 2, generator=generator)
     boxes, scores = torch.cat([corner, corner + 0.5], 1), torch.rand(40, generator=generator)
     assert ALL["nms"].exercise().reference(boxes, scores, 0.5) == nms(boxes, scores, 0.5).tolist()
+    e, (centre, sigma) = torch.rand(2, 3, 4, generator=generator), torch.rand(2, 3, 2) + 0.1
+    phi = ALL["phi"].exercise().reference(e, centre, sigma)
+    torch.testing.assert_close(phi, membership(e, centre, sigma))
     f = torch.rand(5, 5, generator=generator)
     roi = torch.tensor([[0, 1.3, 2.2, 3.3, 4.2]])
     value = ALL["bilinear"].exercise().reference(f.tolist(), 3.2, 2.3)  # the box's centre
@@ -348,6 +371,10 @@ OTHER = {
     "slack": [
         "slack = min(c[i][j] - (u[i] + v[j]) for j in outside for i in rows)",
         "slack = min(min(c[i][j] - v[j] for j in outside) - u[i] for i in rows)",
+    ],
+    "phi": [
+        "return (-0.5 * (distance**2).sum(1)).exp()",
+        "x, y = distance.unbind(1)\nreturn torch.exp(-(x * x + y * y) / 2)",
     ],
 }
 

@@ -1,4 +1,4 @@
-"""Homework 08: the exercises on spatial embeddings, and the mistakes that are known by name."""
+"""Lesson 08 and its homework: turns and exercises on spatial embeddings, and known mistakes."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,12 +12,255 @@ from lessons.homework.answers.spatial_embedding import (
     second_opinion,
     tilted_numbers,
 )
+from lessons.kit.data import Segments
 from lessons.kit.homework import Exercise, Homework, mistake
-from lessons.spatial_embedding import bandwidth, membership, pixel_grid
+from lessons.spatial_embedding import (
+    bandwidth,
+    cluster_pixels,
+    membership,
+    pixel_grid,
+    seed_loss,
+)
 
 MARGIN = math.sqrt(2 * math.log(2))
 
-# ---------------------------------------------------------------- 1. second_opinion
+# ---------------------------------------------------------------- your turn: membership
+
+
+def one_and_many_centres(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """One centre, several, none; circles and ellipses; double."""
+    yield torch.tensor([[[1.0, 3.0]], [[0.0, 2.0]]]), torch.tensor([1.0, 1.0]), torch.tensor([2.0])
+    for many, d, h, w, dtype in (
+        ((), 2, 5, 7, torch.float32),
+        ((3,), 2, 6, 4, torch.float32),
+        ((2,), 1, 2, 2, torch.float64),
+        ((2,), 2, 3, 5, torch.float32),
+        ((0,), 2, 4, 6, torch.float32),
+    ):
+        embeddings = torch.rand(2, h, w, generator=generator).to(dtype)
+        centre = torch.rand(*many, 2, generator=generator).to(dtype)
+        yield embeddings, centre, 0.1 + 0.5 * torch.rand(*many, d, generator=generator).to(dtype)
+
+
+def of_distance(total):
+    """`membership` with the distance in σ, (…, 2, h, w), added up in another way."""
+    return lambda embeddings, centre, sigma: torch.exp(
+        -total((embeddings - centre[..., None, None]) / sigma[..., None, None]) / 2
+    )
+
+
+MEMBERSHIP = Exercise(
+    membership,
+    one_and_many_centres,
+    tolerance=1e-5,
+    mistakes=[
+        mistake(
+            "a diamond",
+            "You add up distances along x and y. The formula has the square of a norm: what is "
+            "added up there?",
+        )(of_distance(lambda away: away.abs().sum(dim=-3))),
+        mistake(
+            "the square forgotten",
+            "The distance is right, the bell is not: in the exponent stands its square.",
+        )(of_distance(lambda away: torch.linalg.vector_norm(away, dim=-3))),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: cluster_pixels
+
+
+def maps_to_cluster(generator: torch.Generator) -> Iterator[tuple]:
+    """The lesson's row; clusters that overlap, half taken, too small; nothing; other limits."""
+    row = torch.tensor([[[2.0, 2.4, 5.0, 5.2, 9.0]], [[0.0, 0.0, 0.0, 0.0, 0.0]]])
+    one, limits = torch.ones(1, 1, 5), (0.5, 0.5, 1)
+    yield row, one, torch.tensor([[0.9, 0.8, 0.95, 0.6, 0.3]]), *limits
+    chain = torch.tensor([[[0.0, 1.0, 2.0, 2.1, 9.0]], [[0.0, 0.0, 0.0, 0.0, 0.0]]])
+    seeds = torch.tensor([[0.9, 0.6, 0.8, 0.7, 0.95]])
+    yield chain, one, seeds, *limits  # one of three is taken
+    yield chain[..., :3], one[..., :3], seeds[..., :3], *limits  # one of two
+    yield chain, one, seeds, 0.5, 0.5, 2  # exactly enough
+    yield chain, one, seeds, 0.5, 0.5, 3  # enough with the taken one, which no cluster took
+    yield chain, torch.tensor([[[1.0, 0.1, 1.5, 1.0, 1.0]]]), seeds, *limits  # one of three
+    yield chain, one, torch.tensor([[0.9, 0.85, 0.6, 0.55, 0.3]]), *limits  # a silenced one is next
+    exact = torch.tensor([[0.5, 0.25, 0.8, 0.7, 0.3]])
+    yield chain, one, exact, 0.25, 0.5, 1  # exactly the foreground's seed, exactly the threshold
+    e = torch.cat([torch.zeros(9), torch.full((7,), 9.0), torch.full((8,), 20.0)])
+    seeds = torch.cat([torch.tensor([0.375]), torch.full((15,), 0.75), torch.full((8,), 0.375)])
+    yield torch.stack([e, 0 * e])[:, None], torch.ones(1, 1, 24), seeds[None]  # the usual limits
+    yield chain, one, torch.full((1, 5), 0.2), *limits
+    for d, h, w, foreground, threshold, smallest, dtype in (
+        (1, 7, 9, 0.3, 0.5, 2, torch.float32),
+        (2, 8, 8, 0.0, 0.4, 3, torch.float64),
+        (2, 9, 6, 0.5, 0.8, 1, torch.float32),
+        (1, 6, 11, 0.2, 0.0, 4, torch.float32),
+    ):
+        gather = torch.randint(4, (2, h, w), generator=generator).to(dtype)
+        embeddings = gather + 0.3 * torch.randn(2, h, w, generator=generator).to(dtype)
+        sigma = 0.2 + 0.8 * torch.rand(d, h, w, generator=generator).to(dtype)
+        seeds = torch.rand(h, w, generator=generator).to(dtype)
+        yield embeddings, sigma, seeds, foreground, threshold, smallest
+
+
+def clusters(limit=MARGIN**2, whose=None, fill=None, count=None, silence=None, frees=None):
+    """`cluster_pixels` with another margin, σ, filling, number, silence or freedom."""
+
+    def found(embeddings, sigma, seeds, foreground=0.5, threshold=0.5, smallest=8):
+        place = torch.where(seeds.flatten() > foreground)[0]
+        e, width = embeddings.flatten(1)[:, place], sigma.flatten(1)[:, place]
+        rest, scores = seeds.flatten()[place], []
+        number, free = torch.full_like(place, -1), torch.ones_like(place, dtype=torch.bool)
+        while len(rest):
+            score, best = rest.max(dim=0)
+            if score <= 0 or score < threshold:
+                break
+            own = width if whose else width[:, best, None]
+            members = ((e - e[:, best, None]) / own).square().sum(dim=0) < limit
+            accepted = members.sum() >= smallest and 2 * (members & free).sum() > members.sum()
+            if accepted:
+                number[members if fill else members & free] = len(scores) + (count or 0)
+                scores.append(score.item())
+            if accepted or not frees:
+                free[members] = False
+            rest[best] = 0
+            if not silence:
+                rest[members] = 0
+        instances = torch.full(seeds.shape, -1, dtype=torch.int64)
+        instances.view(-1)[place] = number
+        return instances, torch.tensor(scores)
+
+    return found
+
+
+CLUSTER = Exercise(
+    cluster_pixels,
+    maps_to_cluster,
+    tolerance=1e-5,
+    mistakes=[
+        mistake(
+            "the σ of each pixel",
+            "You measure each pixel by its own σ. Whose bandwidth decides who is a member?",
+        )(clusters(whose=True)),
+        mistake("the margin is not σ", "Where is φ above ½? The margin is wider than one σ.")(
+            clusters(limit=1.0)
+        ),
+        mistake(
+            "members of others are taken",
+            "You overwrite pixels that belong to an earlier cluster. It takes the free ones alone.",
+        )(clusters(fill=True)),
+        mistake(
+            "numbers from 1",
+            "The clusters are right, their numbers are one too high: how many scores are there "
+            "when the first one gets its number?",
+        )(clusters(count=1)),
+        mistake(
+            "only one is silenced",
+            "Pixels that are members already speak again. Of whom must the seed be gone?",
+        )(clusters(silence=True)),
+        mistake(
+            "only accepted clusters count",
+            "Members of a cluster that was not accepted stay free in yours. What does step 4 say?",
+        )(clusters(frees=True)),
+    ],
+)
+
+# ---------------------------------------------------------------- your turn: seed_loss
+
+
+def seeds_and_things(generator: torch.Generator) -> Iterator[tuple]:
+    """The lesson's row; several things of a class, none, crowds, other weights; double."""
+    tiny = Segments(torch.tensor([[[True, True, False, False]]]), torch.tensor([0]))
+    phi = torch.tensor([[[0.9, 0.5, 0.3, 0.0]]])
+    everywhere = torch.ones(1, 4, dtype=torch.bool)
+    yield torch.tensor([[[0.9, 0.7, 0.1, 0.0]]]), phi, tiny, everywhere
+    for k, labels, h, w, weight, share, dtype in (
+        (3, [2, 0, 2], 6, 8, 10.0, 1.0, torch.float32),
+        (2, [1, 1], 5, 7, 3.0, 0.7, torch.float32),
+        (2, [], 4, 6, 10.0, 0.8, torch.float32),
+        (3, [1, 2, 0, 1], 7, 5, 10.0, 0.6, torch.float64),
+    ):
+        owner = torch.randint(-1, max(len(labels), 1), (h, w), generator=generator)
+        masks = owner == torch.arange(len(labels))[:, None, None]
+        seeds = torch.rand(k, h, w, generator=generator).to(dtype)
+        phi = torch.rand(len(labels), h, w, generator=generator).to(dtype)
+        counted = torch.rand(h, w, generator=generator) < share
+        target = Segments(masks, torch.tensor(labels, dtype=torch.int64))
+        yield seeds, phi, target, counted, weight
+
+
+def who_learns(
+    function: Callable,
+    seeds: Tensor,
+    phi: Tensor,
+    target: Segments,
+    counted: Tensor,
+    *foreground_weight: float,
+) -> dict[str, Tensor]:
+    """The loss, and what the seeds and φ hear of it."""
+    leaves = [seeds.clone().requires_grad_(), phi.clone().requires_grad_()]
+    loss = function(leaves[0], leaves[1], target, counted, *foreground_weight)
+    heard: list[Tensor | None] = [None, None]
+    if isinstance(loss, Tensor) and loss.requires_grad:
+        heard = list(torch.autograd.grad(loss.sum(), leaves, allow_unused=True))
+    names = "gradient of the seeds", "gradient of phi"
+    zeros = {
+        name: torch.zeros_like(leaf) if g is None else g
+        for name, leaf, g in zip(names, leaves, heard, strict=True)
+    }
+    return {"loss": loss, **zeros}
+
+
+def seed_error(fixed=True, outside=False, weigh_all=False, want_all=False, divide=None):
+    """`seed_loss` with another target, weight or divisor."""
+
+    def loss(seeds, phi, target, counted, foreground_weight=10.0):
+        wanted, weight = torch.zeros_like(seeds), torch.ones_like(seeds)
+        for mask, label, own in zip(target.masks, target.labels, phi, strict=True):
+            own, label = own.detach() if fixed else own, int(label)
+            rows = slice(None) if want_all else slice(label, label + 1)
+            wanted = wanted.clone()
+            wanted[rows] = own if outside else torch.where(mask, own, wanted[rows])
+            rows = slice(None) if weigh_all else slice(label, label + 1)
+            weight[rows] = torch.where(mask, foreground_weight, weight[rows]).to(weight)
+        error = weight * (seeds - wanted).square() * counted
+        return error.sum() / (divide(seeds, counted) if divide else counted.numel())
+
+    return loss
+
+
+SEEDS = Exercise(
+    seed_loss,
+    seeds_and_things,
+    tolerance=1e-5,
+    call=who_learns,
+    mistakes=[
+        mistake(
+            "φ learns from it",
+            "The loss is right, but φ hears of it: seeds follow φ and must not change it.",
+        )(seed_error(fixed=False)),
+        mistake(
+            "φ outside of the thing",
+            "You want φ in the whole map. Outside of the things of the class a seed should be 0.",
+        )(seed_error(outside=True)),
+        mistake(
+            "the weight in every class",
+            "A pixel of a sheep counts more in the sheep's map. In yours it does in every class's.",
+        )(seed_error(weigh_all=True)),
+        mistake(
+            "φ in every class",
+            "A sheep's φ is wanted in the sheep's map alone. In yours every class should have it.",
+        )(seed_error(want_all=True)),
+        mistake(
+            "the mean over the counted",
+            "You divide by the pixels that count. N is the number of all pixels of the image.",
+        )(seed_error(divide=lambda seeds, counted: counted.sum())),
+        mistake(
+            "the mean over classes too",
+            "You divide by pixels times classes. The formula adds the classes up.",
+        )(seed_error(divide=lambda seeds, counted: seeds.numel())),
+    ],
+)
+
+# ---------------------------------------------------------------- homework 1. second_opinion
 
 
 def noisy_maps(generator: torch.Generator) -> Iterator[tuple]:
@@ -145,7 +388,7 @@ OPINION = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 2. hinge_membership
+# ---------------------------------------------------------------- homework 2. hinge_membership
 
 
 def far_and_near(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -277,7 +520,7 @@ HINGE = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 3. centre_gradient
+# ---------------------------------------------------------------- homework 3. centre_gradient
 
 
 def errors_that_arrive(generator: torch.Generator) -> Iterator[tuple]:
@@ -401,7 +644,7 @@ GRADIENT = Exercise(
     ],
 )
 
-# ---------------------------------------------------------------- 4. tilted_numbers
+# ---------------------------------------------------------------- homework 4. tilted_numbers
 
 
 def covariances(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
@@ -525,5 +768,9 @@ TILTED = Exercise(
     ],
 )
 
-homework = Homework("Homework 08: spatial embeddings", [OPINION, HINGE, GRADIENT, TILTED])
-check, score_board = homework.check, homework.score_board
+homework = Homework(
+    "Homework 08: spatial embeddings",
+    [OPINION, HINGE, GRADIENT, TILTED],
+    turns=[MEMBERSHIP, CLUSTER, SEEDS],
+)
+check, score_board, your_turns = homework.check, homework.score_board, homework.your_turns

@@ -69,10 +69,12 @@ class captioned:  # noqa: N801 - reads as the verb it is at the end of a cell
     """A figure and its caption: shown under the picture and stored as its alternative text.
 
     Only the picture is published, without a text beside it: a widget may draw it again and
-    again, and re-running a notebook compares no picture.
+    again, and re-running a notebook compares no picture. With so many `colours` at most, 256 or
+    fewer, a picture full of photographs takes half the room.
     """
 
-    def __init__(self, figure: Figure, caption: str):
+    def __init__(self, figure: Figure, caption: str, colours: int | None = None):
+        self.colours = colours
         whose = f" Not yours yet: {', '.join(sorted(OWED))} (reference)." if OWED else ""
         self.figure, self.caption = figure, " ".join(caption.split()) + whose
         plt.close(figure)
@@ -123,6 +125,8 @@ class captioned:  # noqa: N801 - reads as the verb it is at the end of a cell
         options = {"bbox_inches": "tight", "pad_inches": MARGIN}
         self.figure.savefig(drawn, dpi=self.dots, pil_kwargs={"compress_level": 0}, **options)
         with Image.open(drawn) as picture:
+            if self.colours:
+                return _in_few_colours(picture.convert("RGB"), self.colours, self.dots)
             pixels = _coarse(np.asarray(picture.convert("RGB")), step)
         # The one is small for photographs, the other for plots; both take milliseconds.
         ways = zlib.Z_RLE, zlib.Z_DEFAULT_STRATEGY
@@ -136,6 +140,16 @@ class captioned:  # noqa: N801 - reads as the verb it is at the end of a cell
 def _encoded(pixels: UInt8[np.ndarray, "h w 3"], way: int, dots: int) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="PNG", compress_type=way, dpi=(dots, dots))
+    return stream.getvalue()
+
+
+def _in_few_colours(picture: Image.Image, colours: int, dots: int) -> bytes:
+    few = picture.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    palette, margin = few.getpalette(), 3 * few.getpixel((0, 0))
+    palette[margin : margin + 3] = picture.getpixel((0, 0))  # as white as it was
+    few.putpalette(palette)
+    stream = io.BytesIO()
+    few.save(stream, format="PNG", optimize=True, dpi=(dots, dots))
     return stream.getvalue()
 
 

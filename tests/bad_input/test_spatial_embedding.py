@@ -126,7 +126,10 @@ def test_unknown_keyword_is_named():
     ("options", "message"),
     [
         ({"centre": "middle"}, "centre must be one of embedding, centroid, not 'middle'"),
-        ({"loss": "dice"}, "loss must be one of lovasz, cross_entropy, not 'dice'"),
+        (
+            {"loss": "focal"},
+            "loss must be one of lovasz, cross_entropy, balanced, dice, not 'focal'",
+        ),
     ],
 )
 def test_unknown_variant(options, message):
