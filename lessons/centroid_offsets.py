@@ -52,8 +52,8 @@ def centroid_offsets(
     if shared := len(k) - int(foreground.sum()):
         raise ValueError(f"masks must be disjoint, {shared} pixels are in more than one")
     offsets = centroids.new_zeros(2, *foreground.shape)
-    offsets[0, row, column] = centroids[k, 0] - (column + 0.5)
-    offsets[1, row, column] = centroids[k, 1] - (row + 0.5)
+    offsets[0, row, column] = centroids[k, 0] - column - 0.5
+    offsets[1, row, column] = centroids[k, 1] - row - 0.5
     return offsets, foreground
 
 

@@ -57,7 +57,7 @@ def test_another_way_passes_and_its_name_is_the_turns():
 
 def test_every_mistake_gets_its_own_hint():
     assert_mistakes_get_their_own_hint(homework)
-    assert len(homework.turns["connected_patches"].mistakes) == 7
+    assert len(homework.turns["connected_patches"].mistakes) == 8
 
 
 def test_a_lesson_without_homework_has_a_board_of_turns():
