@@ -73,6 +73,8 @@ def maps_to_cluster(generator: torch.Generator) -> Iterator[tuple]:
     """The lesson's row; clusters that overlap, half taken, too small; nothing; other limits."""
     row = torch.tensor([[[2.0, 2.4, 5.0, 5.2, 9.0]], [[0.0, 0.0, 0.0, 0.0, 0.0]]])
     one, limits = torch.ones(1, 1, 5), (0.5, 0.5, 1)
+    some = [0, 1, 2, 4]  # few enough to be told whole
+    yield row[..., some], one[..., :4], torch.tensor([[0.9, 0.8, 0.95, 0.3]]), *limits
     yield row, one, torch.tensor([[0.9, 0.8, 0.95, 0.6, 0.3]]), *limits
     chain = torch.tensor([[[0.0, 1.0, 2.0, 2.1, 9.0]], [[0.0, 0.0, 0.0, 0.0, 0.0]]])
     seeds = torch.tensor([[0.9, 0.6, 0.8, 0.7, 0.95]])
