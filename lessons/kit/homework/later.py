@@ -54,7 +54,8 @@ def answer(exercise: Exercise) -> str:
 def near_case(exercise: Exercise) -> tuple[str, str] | None:
     """An input close to the first one, and what the reference makes of it, both in words.
 
-    The first change of an argument with which the result is another; None where there is none.
+    The first change of an argument with which the result is another; where there is none, the
+    second input; None where that is an error.
     """
     with untouched():
         inputs, expected = prepared(exercise)
@@ -65,6 +66,8 @@ def near_case(exercise: Exercise) -> tuple[str, str] | None:
             )
             if other:
                 return given(exercise, arguments), describe(found.value)
+        if len(inputs) > 1 and expected[1].error is None:
+            return given(exercise, inputs[1]), describe(expected[1].value)
     return None
 
 
