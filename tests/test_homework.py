@@ -13,6 +13,7 @@ from homework_checks import (
     assert_stubs_are_to_do,
 )
 
+from lessons.kit.homework import judge
 from lessons.kit.notebooks.authoring import lesson_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +59,13 @@ def test_every_stub_is_to_do(path):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_mistake_gets_its_own_hint(name):
     assert_mistakes_get_their_own_hint(homework_of(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_plain_answer_that_is_shown_is_right(name):
+    for exercise in homework_of(name).asked.values():
+        if exercise.plain is not None:
+            assert judge(exercise, exercise.plain, search=False).state == "passed"
 
 
 @pytest.mark.parametrize("name", NAMES)
